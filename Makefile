@@ -1,0 +1,39 @@
+UV       := $(shell command -v uv)
+BIN      := .venv/bin
+SERVICES := vad asr gateway cli
+COMPILE   = uv pip compile -q --universal --generate-hashes pyproject.toml
+REQS     := deploy/requirements
+
+.PHONY: help install lock proto check test demo serve bench
+help:     ## List the targets
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*## / — /'
+install: .venv/installed  ## Create .venv with every service and the tools
+.venv/installed: $(REQS)/dev.txt pyproject.toml
+ifneq ($(UV),)
+	uv venv -q --allow-existing --python '>=3.11' .venv
+	uv pip sync -q --python $(BIN)/python --require-hashes $(REQS)/dev.txt
+	uv pip install -q --python $(BIN)/python --no-deps -e .
+else
+	python3 -m venv .venv
+	$(BIN)/python -m pip install -q --require-hashes -r $(REQS)/dev.txt
+	$(BIN)/python -m pip install -q --no-deps -e .
+endif
+	touch $@
+lock:     ## Pin every dependency with its hashes (needs uv)
+	mkdir -p $(REQS)
+	for s in $(SERVICES); do $(COMPILE) --extra $$s --extra tracing -o $(REQS)/$$s.txt || exit 1; done
+	$(COMPILE) --all-extras --group dev -o $(REQS)/dev.txt
+proto: install  ## Regenerate proto/gen
+	$(BIN)/python proto/generate.py
+check: install  ## Lint, types, contracts
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/buf lint && $(BIN)/lint-imports
+	if git rev-parse -q --verify origin/main >/dev/null; then $(BIN)/buf breaking --against '.git#ref=origin/main'; fi
+test: install  ## Run the tests, the real services with real models among them
+	$(BIN)/voxmesh pull tiny.en base speech
+	$(BIN)/pytest -q
+demo: install  ## Stream a real recording through the whole mesh and watch the captions
+	$(BIN)/voxmesh demo
+serve: install  ## Serve the whole mesh on this machine
+	$(BIN)/voxmesh serve
+bench: install  ## Measure accuracy and latency on this machine
+	$(BIN)/python -m bench.live

@@ -1,0 +1,1 @@
+"""What at least two services use. Every module is a noun; nothing here knows a service."""

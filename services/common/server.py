@@ -1,0 +1,106 @@
+"""The life of a service process: serve, tell the truth about its health, drain."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+import grpc.aio
+import structlog
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.common.channel import MAX_MESSAGE_BYTES
+
+log = structlog.get_logger(__name__)
+
+_STATUS = {
+    True: health_pb2.HealthCheckResponse.SERVING,
+    False: health_pb2.HealthCheckResponse.NOT_SERVING,
+}
+
+_OPTIONS = [
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Two processes on one port would share its connections by chance.
+    ("grpc.so_reuseport", 0),
+    # Clients of ours ping every 10 s.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+
+
+async def healthy() -> bool:
+    """The probe of a service whose process answering is proof enough."""
+    return True
+
+
+async def serve(
+    add_servicer: Callable[[grpc.aio.Server], None],
+    *,
+    service_names: Sequence[str],
+    address: str,
+    drain_s: float,
+    stopping: asyncio.Event,
+    probe: Callable[[], Awaitable[bool]] = healthy,
+    probe_interval_s: float = 5.0,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then let the open streams finish.
+
+    Args:
+        add_servicer: Adds the servicer to the server; its models are already loaded.
+        service_names: Full proto names, such as ``voxmesh.asr.v1.AsrService``. Each one, and
+            ``""`` for the whole process, is reported by ``grpc.health.v1``.
+        address: Where to listen, such as ``[::]:50051`` or ``unix:/run/asr.sock``.
+        drain_s: How long open streams may take to finish, in seconds.
+        stopping: Set when the process is asked to stop; streams see it and say ``go_away``. May
+            also be set by the caller.
+        probe: Whether the service can do its work right now. What it says is what health says.
+        probe_interval_s: Seconds between two probes.
+
+    Raises:
+        RuntimeError: The address cannot be listened on.
+
+    """
+    server = grpc.aio.server(options=_OPTIONS)
+    add_servicer(server)
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    reflection.enable_server_reflection(
+        (*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    )
+    server.add_insecure_port(address)
+    await server.start()
+
+    async def report(serving: bool) -> None:
+        for name in ("", *service_names):
+            await checks.set(name, _STATUS[serving])
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopping.set)
+    serving = await probe()
+    await report(serving)
+    log.info("serving", address=address, healthy=serving)
+    while not stopping.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), probe_interval_s)
+            break
+        if (now := await probe()) is not serving:
+            serving = now
+            await report(serving)
+            log.warning("health changed", healthy=serving)
+
+    await checks.enter_graceful_shutdown()
+    log.info("draining", drain_s=drain_s)
+    await server.stop(drain_s)
+
+
+def run(main: Awaitable[None]) -> None:
+    """Run a service's main coroutine on uvloop."""
+    uvloop.run(_await(main))
+
+
+async def _await(main: Awaitable[None]) -> None:
+    await main
