@@ -12,7 +12,7 @@ import structlog
 
 
 def configure(service: str, level: str) -> None:
-    """Write this process's logs, and those of its libraries, to stderr as one JSON object a line."""
+    """Write the logs of this process and of its libraries to stderr, one JSON object a line."""
 
     def name_service(
         _logger: object, _method: str, event: MutableMapping[str, Any]

@@ -1,7 +1,7 @@
 """The boundary between a gRPC call and the coroutine that serves it."""
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
@@ -9,6 +9,7 @@ import grpc.aio
 import structlog
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -25,12 +26,17 @@ Response = TypeVar("Response")
 
 Send: TypeAlias = Callable[[Response], Awaitable[None]]
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Handler: TypeAlias = Callable[[Servicer, AsyncIterator[Request], Send[Response]], Awaitable[None]]
+Metadata: TypeAlias = Mapping[str, str]
+Handler: TypeAlias = Callable[
+    [Servicer, AsyncIterator[Request], Send[Response], Metadata], Awaitable[None]
+]
 Method: TypeAlias = Callable[[Servicer, AsyncIterator[Request], Context], AsyncIterator[Response]]
 
 
 def bidi(handler: Handler[Servicer, Request, Response]) -> Method[Servicer, Request, Response]:
     """Serve a bidirectional stream with a coroutine that receives and sends.
+
+    The handler is called with the requests, a way to send, and the metadata of the call.
 
     The handler may open a TaskGroup: it never yields, so its children end with the call
     (PEP 789). ``send`` waits while the client is slow, which is the stream's backpressure, and
@@ -50,8 +56,13 @@ def bidi(handler: Handler[Servicer, Request, Response]) -> Method[Servicer, Requ
                 # ... and this way when it left before the write.
                 raise ClientLeftError from None
 
+        metadata = {
+            key: value
+            for key, value in context.invocation_metadata() or ()
+            if isinstance(value, str)
+        }
         try:
-            await handler(self, requests, send)
+            await handler(self, requests, send, metadata)
         except Exception as error:  # noqa: BLE001 -- the one boundary: every error becomes a status
             await _abort(context, error)
 
@@ -73,17 +84,15 @@ async def _abort(context: Context, error: Exception) -> None:
 
 def status_of(error: MeshError) -> grpc.Status:
     """The rich gRPC status of an error: its code, its message, its reason, a delay to retry."""
-    details = [error_details_pb2.ErrorInfo(reason=error.reason, domain="voxmesh")]
-    packed = []
+    details = [_pack(error_details_pb2.ErrorInfo(reason=error.reason, domain="voxmesh"))]
     if isinstance(error, OverloadedError):
-        retry = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_DELAY_S))
-        packed.append(_pack(retry))
-    packed = [*map(_pack, details), *packed]
+        delay = Duration(seconds=RETRY_DELAY_S)
+        details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
     code: int = error.code.value[0]
-    return rpc_status.to_status(status_pb2.Status(code=code, message=str(error), details=packed))
+    return rpc_status.to_status(status_pb2.Status(code=code, message=str(error), details=details))
 
 
-def _pack(message: Any) -> AnyMessage:
+def _pack(message: Message) -> AnyMessage:
     packed = AnyMessage()
     packed.Pack(message)
     return packed
