@@ -1,0 +1,51 @@
+"""Settings of the gateway, read once at start from ``GATEWAY_*`` variables."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What one gateway needs to know."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_")
+
+    host: str = "127.0.0.1"
+    """Address that HTTP and WebSocket clients connect to."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port that HTTP and WebSocket clients connect to; 0: any free one."""
+    grpc_address: str = "127.0.0.1:50050"
+    """Where gRPC clients connect to, such as ``[::]:50050`` or ``unix:/run/gateway.sock``."""
+    vad_target: str = "127.0.0.1:50051"
+    """The VAD service: ``unix:/path``, ``host:port`` or ``dns:///host:port``."""
+    asr_targets: tuple[str, ...] = Field(default=("127.0.0.1:50052",), min_length=1)
+    """One target per pool of recognisers, as a JSON list; the first is the default."""
+    language: str = Field(default="", pattern="^([a-z]{2,3})?$")
+    """ISO 639-1 code of the language of sessions that name none; empty: detect it."""
+    max_sessions: int = Field(default=64, ge=1, le=100_000)
+    """Sessions served at once; one more is refused."""
+    max_session_s: int = Field(default=8 * 3600, ge=1, le=7 * 24 * 3600)
+    """Longest live session, in seconds of audio."""
+    max_file_s: int = Field(default=4 * 3600, ge=1, le=24 * 3600)
+    """Longest recording that is taken as an upload, in seconds of audio."""
+    max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1024)
+    """Largest upload, in bytes."""
+    ring_s: int = Field(default=60, ge=10, le=600)
+    """Audio kept per session so that a stage can be restarted, in seconds."""
+    pre_roll_ms: int = Field(default=300, ge=0, le=2000)
+    """Audio before the start of speech that the recogniser gets too, in milliseconds."""
+    idle_s: float = Field(default=300.0, ge=0.05, le=24 * 3600)
+    """A live client that sends nothing for so long is taken to have finished, in seconds."""
+    pcm_input: bool = True
+    """Whether browsers on /asr are asked for PCM rather than for MediaRecorder's WebM."""
+    open_timeout_s: float = Field(default=5.0, gt=0, le=60)
+    """How long a stage may take to accept a stream, in seconds."""
+    stall_s: float = Field(default=10.0, gt=0, le=600)
+    """A stage that answers nothing for so long to live audio is restarted, in seconds."""
+    file_stall_s: float = Field(default=120.0, gt=0, le=3600)
+    """The same for uploads, which wait behind live audio, in seconds."""
+    vad_patience_s: float = Field(default=5.0, ge=0, le=600)
+    """Without the VAD for so long, everything counts as speech, in seconds."""
+    asr_patience_s: float = Field(default=20.0, ge=0, le=600)
+    """Without the recogniser for so long, the session ends with an error, in seconds."""

@@ -1,0 +1,128 @@
+"""What was said in a session, as far as it is known."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.common.words import Word
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How the recogniser came to a run of committed words."""
+
+    first_word: int
+    """Index of the run's first word in ``Transcript.words``."""
+    num_words: int
+    avg_log_probability: float
+    no_speech_probability: float
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A stage in trouble, or out of it."""
+
+    stage: str
+    """``vad`` or ``asr``."""
+    code: str
+    """``DEGRADED`` or ``RECOVERED``."""
+    message: str
+    retryable: bool
+    """Whether the gateway goes on trying by itself."""
+
+
+class Transcript:
+    """The words of one lane: a log of committed words, and a tail that may still change.
+
+    ``words``, ``decodings`` and ``notices`` only ever grow, and what they hold is immutable: a
+    reader remembers how far it has read. ``revision`` grows whenever anything else than the three
+    positions changes.
+    """
+
+    def __init__(self) -> None:
+        self._words: list[Word] = []
+        self._decodings: list[Decoding] = []
+        self._notices: list[Notice] = []
+        self.revision = 0
+        self.tail: tuple[Word, ...] = ()
+        self.language_code = ""
+        """ISO 639-1 code of the language spoken; empty until it is known."""
+        self.language_probability = 0.0
+        self.model = ""
+        """Catalogue name of the model that serves the session; empty until it is known."""
+        self.finished = False
+        """Whether everything that was said is in ``words``."""
+        self.received_sample = 0
+        """Position after the newest audio received."""
+        self.decoded_sample = 0
+        """Position before which all speech has been decoded."""
+
+    @property
+    def words(self) -> Sequence[Word]:
+        """Committed words, oldest first; they never change."""
+        return self._words
+
+    @property
+    def decodings(self) -> Sequence[Decoding]:
+        """How the committed words came about, in their order."""
+        return self._decodings
+
+    @property
+    def notices(self) -> Sequence[Notice]:
+        """What happened to the stages, oldest first."""
+        return self._notices
+
+    @property
+    def committed_sample(self) -> int:
+        """Position before which nothing can change any more."""
+        if not self.tail:
+            return self.decoded_sample
+        return min(self.decoded_sample, self.tail[0].first_sample)
+
+    def commit(
+        self,
+        words: Sequence[Word],
+        *,
+        avg_log_probability: float = 0.0,
+        no_speech_probability: float = 0.0,
+        temperature: float = 0.0,
+    ) -> None:
+        """Add words for good; they take the place of the tail."""
+        self._decodings.append(
+            Decoding(
+                len(self._words),
+                len(words),
+                avg_log_probability,
+                no_speech_probability,
+                temperature,
+            )
+        )
+        self._words.extend(words)
+        self.tail = ()
+        self.revision += 1
+
+    def replace_tail(self, words: Sequence[Word]) -> None:
+        """Say what may still change now; no news is no revision."""
+        tail = tuple(words)
+        if tail != self.tail:
+            self.tail = tail
+            self.revision += 1
+
+    def detect(self, language_code: str, probability: float) -> None:
+        """The language of the speech is known."""
+        if (language_code, probability) != (self.language_code, self.language_probability):
+            self.language_code = language_code
+            self.language_probability = probability
+            self.revision += 1
+
+    def notify(self, notice: Notice) -> None:
+        """Something happened to a stage."""
+        self._notices.append(notice)
+        self.revision += 1
+
+    def finish(self) -> None:
+        """Nothing more will be said."""
+        self.tail = ()
+        self.finished = True
+        self.decoded_sample = self.received_sample
+        self.revision += 1
