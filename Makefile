@@ -29,7 +29,7 @@ check: install  ## Lint, types, contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/buf lint && $(BIN)/lint-imports
 	if git rev-parse -q --verify origin/main >/dev/null; then $(BIN)/buf breaking --against '.git#ref=origin/main'; fi
 test: install  ## Run the tests, the real services with real models among them
-	$(BIN)/voxmesh pull tiny.en base speech
+	$(BIN)/voxmesh pull silero-vad tiny.en base speech
 	$(BIN)/pytest -q
 demo: install  ## Stream a real recording through the whole mesh and watch the captions
 	$(BIN)/voxmesh demo

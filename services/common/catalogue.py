@@ -234,6 +234,14 @@ _MODELS = (
         languages=("en",),
     ),
     _whisper(
+        "large-v2",
+        "f0fe81560cb8b68660e564f55dd99207059c092e",
+        (2_796, "d86b7a7664a12559d644aa210a32ce9a7e03913e794b7ea4fb7182de69e273a7"),
+        (3_086_912_962, "bf2a9746382e1aa7ffff6b3a0d137ed9edbd9670c3b87e5d35f5e85e70d0333a"),
+        _TOKENIZER,
+        _VOCABULARY,
+    ),
+    _whisper(
         "large-v3",
         "edaa852ec7e145841d8ffdb056a99866b5f0a478",
         (2_394, "a9306624f5ec14270a014b647e5c316b6e03a662c369758d1b90697a7b0655b9"),
