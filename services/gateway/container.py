@@ -1,0 +1,302 @@
+"""Reads WebM, Ogg, MP4, MP3, AAC, FLAC, WAV, AIFF, CAF, AMR and AU from a stream of bytes.
+
+Blocking, incremental and without a thread of its own. FFmpeg gets the demuxer's name, never the
+choice, and may open nothing but the bytes at hand.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, NoReturn
+
+import av
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+
+from services.common.audio import BYTES_PER_SAMPLE
+from services.common.errors import InvalidRequestError, StreamTooLongError
+from services.common.timeline import SAMPLE_RATE_HZ
+from services.gateway.decoder import BLOCK_BYTES, EmptyAudioError
+from services.gateway.sniff import ID3_HEADER_BYTES, Found, id3_bytes, sniff
+
+ReadNext = Callable[[], bytes | None]
+"""Returns the next bytes as they came, waiting for them; None at the end."""
+
+_READ_BYTES = 4096
+"""As much as FFmpeg reads at a time. With more it waits longer before the first sound."""
+_SEARCH_BYTES = 1 << 13
+"""How far into the input the first frame of an MP3 or AAC is looked for."""
+_HINTED_SEARCH_BYTES = 1 << 17
+"""How far, if the client says that there is one."""
+_INDEX_SEARCH_BYTES = 1 << 20
+"""How far into an MP4 its index is looked for before it counts as being at the end."""
+_PLACEHOLDER_BYTES = 0x7FFF0000
+"""From this length on, a WAV header says what writers say who do not know the length yet."""
+_SPOOL_MEMORY_BYTES = 1 << 22
+"""What a spooled MP4 may take of memory before it goes to disk."""
+
+_ACCEPTED = "WAV, FLAC, Ogg, WebM, MP3, AAC, MP4/M4A, AIFF, CAF, AMR and AU"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one input may cost."""
+
+    max_duration_s: float
+    max_spool_bytes: int
+
+    @property
+    def max_samples(self) -> int:
+        """The longest audio, in samples."""
+        return round(self.max_duration_s * SAMPLE_RATE_HZ)
+
+    def too_long(self) -> StreamTooLongError:
+        """What is raised about longer audio."""
+        return StreamTooLongError(f"audio is limited to {self.max_duration_s:g} s")
+
+
+def decode(read_next: ReadNext, limits: Limits, *, hint: str | None = None) -> Iterator[bytes]:
+    """Yield the samples of the first audio track, at most ``BLOCK_BYTES`` at a time.
+
+    Input that ends early or is damaged in places yields what could be decoded.
+
+    Raises:
+        InvalidRequestError: The input is not audio, or nothing of it could be decoded.
+        EmptyAudioError: The input is empty.
+        StreamTooLongError: The audio is longer than allowed.
+
+    """
+    source = _Source(read_next)
+    found = _recognise(source, hint)
+    source.skip(found.offset)
+    claims_length = found.demuxer != "wav" or _wav_length_is_real(source)
+    with tempfile.SpooledTemporaryFile(_SPOOL_MEMORY_BYTES) as spool:
+        if found.demuxer == "mov" and not _index_comes_first(source):
+            _fill(spool, source, limits.max_spool_bytes)
+            file: object = _SpooledSource(spool)
+        else:
+            file = source
+        with _open(file, found) as container:
+            _check_track(container)
+            duration_us = container.duration if claims_length else None
+            if duration_us is not None and duration_us > limits.max_duration_s * 1e6:
+                raise limits.too_long()
+            yield from _blocks(_pcm(container), limits)
+
+
+class _Source:
+    """The input as FFmpeg reads it, whose beginning can be looked at beforehand."""
+
+    def __init__(self, read_next: ReadNext) -> None:
+        self._read_next = read_next
+        self._ended = False
+        self.head = bytearray()
+
+    def fill(self, num_bytes: int) -> bool:
+        """Wait until ``head`` is so long; False: the input is shorter."""
+        while len(self.head) < num_bytes and not self._ended:
+            self._more()
+        return len(self.head) >= num_bytes
+
+    def skip(self, num_bytes: int) -> None:
+        """Forget so many of the next bytes."""
+        while num_bytes and self.fill(1):
+            dropped = min(num_bytes, len(self.head))
+            del self.head[:dropped]
+            num_bytes -= dropped
+
+    def read(self, num_bytes: int) -> bytes:
+        """Return at least one and at most so many bytes; none only at the end."""
+        self.fill(1)
+        data = bytes(self.head[:num_bytes])
+        del self.head[:num_bytes]
+        return data
+
+    def _more(self) -> None:
+        data = self._read_next()
+        if data is None:
+            self._ended = True
+        else:
+            self.head += data
+
+
+class _SpooledSource:
+    """A complete file as FFmpeg reads it: with ``seek``."""
+
+    def __init__(self, spool: IO[bytes]) -> None:
+        self.read = spool.read
+        self.seek = spool.seek
+        self.tell = spool.tell
+
+
+def _recognise(source: _Source, hint: str | None) -> Found:
+    if not source.fill(1):
+        raise EmptyAudioError("the input is empty")
+    while source.fill(ID3_HEADER_BYTES) and (length := id3_bytes(bytes(source.head))):
+        source.skip(length)
+    framed = hint is not None and any(word in hint.lower() for word in ("mp3", "mpeg", "aac"))
+    search_bytes = _HINTED_SEARCH_BYTES if framed else _SEARCH_BYTES
+    wanted = 16
+    while True:
+        complete = not source.fill(wanted) or wanted >= search_bytes
+        found = sniff(bytes(source.head[:search_bytes]), complete=complete)
+        if isinstance(found, Found):
+            return found
+        if found == "unknown":
+            raise InvalidRequestError(
+                f"the input is not audio in a format that is accepted ({_ACCEPTED})"
+            )
+        wanted *= 2
+
+
+def _wav_length_is_real(source: _Source) -> bool:
+    """Whether the header was written, or completed, by someone who knew the length."""
+    offset = 12
+    while source.fill(offset + 8) and offset < _SEARCH_BYTES:
+        name = source.head[offset : offset + 4]
+        length = int.from_bytes(source.head[offset + 4 : offset + 8], "little")
+        if name == b"data":
+            return 0 < length < _PLACEHOLDER_BYTES
+        offset += 8 + length + length % 2
+    return False
+
+
+def _index_comes_first(source: _Source) -> bool:
+    """Whether an MP4 can be decoded while it arrives. Source: ISO 14496-12, 4.2."""
+    offset = 0
+    while source.fill(offset + 16) and offset < _INDEX_SEARCH_BYTES:
+        length = int.from_bytes(source.head[offset : offset + 4], "big")
+        if length == 1:
+            length = int.from_bytes(source.head[offset + 8 : offset + 16], "big")
+        match bytes(source.head[offset + 4 : offset + 8]):
+            case b"moov":
+                return True
+            case b"mdat":
+                return False
+        if length < 8:
+            return False
+        offset += length
+        if offset > _INDEX_SEARCH_BYTES:
+            return False
+    return False
+
+
+def _fill(spool: IO[bytes], source: _Source, max_bytes: int) -> None:
+    size = 0
+    while data := source.read(1 << 16):
+        size += len(data)
+        if size > max_bytes:
+            raise StreamTooLongError(
+                f"an MP4 with its index at the end is limited to {max_bytes} bytes"
+            )
+        spool.write(data)
+    spool.seek(0)
+
+
+def _open(file: object, found: Found) -> InputContainer:
+    try:
+        return av.open(
+            file,
+            mode="r",
+            format=found.demuxer,
+            options={
+                "probesize": str(_READ_BYTES),
+                "analyzeduration": "0",
+                "format_whitelist": found.demuxer,
+                "protocol_whitelist": "none",
+            },
+            buffer_size=_READ_BYTES,
+            metadata_errors="ignore",
+            io_open=_refuse,
+        )
+    except (FFmpegError, ValueError) as error:
+        raise _undecodable(found) from error
+
+
+def _undecodable(found: Found) -> InvalidRequestError:
+    return InvalidRequestError(f"the input begins like {found.demuxer}, but cannot be decoded")
+
+
+def _check_track(container: InputContainer) -> None:
+    if not container.streams.audio:
+        raise InvalidRequestError("the input has no audio track")
+    if container.streams.audio[0].codec_context is None:
+        raise InvalidRequestError("the input's audio is in a codec that is not supported")
+
+
+def _refuse(url: str, flags: int, options: dict[str, str]) -> NoReturn:
+    raise PermissionError("an input may not name others")
+
+
+def _pcm(container: InputContainer) -> Iterator[bytes]:
+    """Resample what is decoded; a track may change its rate or channels on the way."""
+    resampler, setup = _new_resampler(), None
+    for frame in _frames(container):
+        now = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if setup not in {None, now}:
+            yield _resample(resampler, None)
+            resampler = _new_resampler()
+        setup = now
+        yield _resample(resampler, frame)
+    if setup is not None:
+        yield _resample(resampler, None)
+
+
+def _frames(container: InputContainer) -> Iterator[AudioFrame]:
+    """Decode the first track. Damaged packets are left out; an unreadable place is the end."""
+    codec = container.streams.audio[0].codec_context
+    for packet in _packets(container):
+        try:
+            frames = codec.decode(packet)
+        except FFmpegError:
+            continue
+        yield from frames
+
+
+def _packets(container: InputContainer) -> "Iterator[Packet[AudioStream] | None]":
+    """The packets of the first track, and None, which asks the codec for what it still holds."""
+    packets = container.demux(container.streams.audio[0])
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:
+            packet = None
+        if packet is None or not packet.size:
+            yield None
+            return
+        yield packet
+
+
+def _new_resampler() -> AudioResampler:
+    return AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
+
+
+def _resample(resampler: AudioResampler, frame: AudioFrame | None) -> bytes:
+    if frame is not None:
+        frame.pts = None
+    return b"".join(block.to_ndarray().tobytes() for block in resampler.resample(frame))
+
+
+def _blocks(pieces: Iterator[bytes], limits: Limits) -> Iterator[bytes]:
+    """Cut the samples into blocks, up to the longest duration.
+
+    Raises:
+        InvalidRequestError: There is not one sample.
+        StreamTooLongError: There are more samples.
+
+    """
+    room = limits.max_samples * BYTES_PER_SAMPLE
+    heard = False
+    for piece in pieces:
+        heard = heard or bool(piece)
+        for start in range(0, min(len(piece), room), BLOCK_BYTES):
+            yield piece[start : min(start + BLOCK_BYTES, room)]
+        room -= len(piece)
+        if room < 0:
+            raise limits.too_long()
+    if not heard:
+        raise InvalidRequestError("nothing of the input could be decoded: it is damaged or cut off")

@@ -1,0 +1,82 @@
+"""Audio files for tests, made from a real recording where there is one."""
+
+import io
+import tempfile
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av import AudioFrame
+from av.audio.stream import AudioStream
+from numpy.typing import NDArray
+
+Samples = NDArray[np.int16]
+
+DATA = Path(__file__).parents[2] / "../shared/data"
+SPEECH = DATA / "librispeech" / "utterances"
+
+
+def speech() -> Samples:
+    """Several seconds of real speech, (n,) s16 at 16 kHz; skips where it is not at hand."""
+    files = sorted(SPEECH.glob("*.flac"))
+    if not files:
+        pytest.skip("needs the speech test data")
+    return offline(files[0].read_bytes())
+
+
+def offline(file: bytes) -> Samples:
+    """Decode a whole file at once, with FFmpeg's own choice of everything."""
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=16000)
+    with av.open(io.BytesIO(file), "r") as container:
+        blocks = [b for frame in container.decode(audio=0) for b in resampler.resample(frame)]
+    blocks += resampler.resample(None)
+    return np.concatenate([block.to_ndarray()[0] for block in blocks])
+
+
+def resampled(samples: Samples, rate_hz: int, *, channels: int = 1) -> Samples:
+    """16 kHz mono -> (n, channels) at another rate, the same in all channels."""
+    if rate_hz != 16000:
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=rate_hz)
+        blocks = resampler.resample(_frame(samples[:, np.newaxis], 16000))
+        blocks += resampler.resample(None)
+        samples = np.concatenate([block.to_ndarray()[0] for block in blocks])
+    return np.repeat(samples[:, np.newaxis], channels, axis=1)
+
+
+def encoded(
+    samples: Samples,
+    container: str,
+    codec: str,
+    *,
+    rate_hz: int = 48000,
+    channels: int = 1,
+    options: dict[str, str] | None = None,
+) -> bytes:
+    """16 kHz mono -> a file."""
+    layout = "mono" if channels == 1 else "stereo"
+    # A real file: some muxers read back what they wrote.
+    with (
+        tempfile.NamedTemporaryFile() as out,
+        av.open(out.name, mode="w", format=container, options=options or {}) as muxer,
+    ):
+        stream = muxer.add_stream(codec, rate=rate_hz, layout=layout)
+        assert isinstance(stream, AudioStream)
+        pcm = resampled(samples, rate_hz, channels=channels)
+        for start in range(0, len(pcm), rate_hz // 10):
+            frame = _frame(pcm[start : start + rate_hz // 10], rate_hz)
+            frame.pts = start
+            muxer.mux(stream.encode(frame))
+        muxer.mux(stream.encode(None))
+        muxer.close()
+        return Path(out.name).read_bytes()
+
+
+def _frame(pcm: Samples, rate_hz: int) -> AudioFrame:
+    frame = AudioFrame.from_ndarray(
+        np.ascontiguousarray(pcm).reshape(1, -1),
+        format="s16",
+        layout="mono" if pcm.shape[1] == 1 else "stereo",
+    )
+    frame.sample_rate = rate_hz
+    return frame
