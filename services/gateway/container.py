@@ -7,21 +7,23 @@ choice, and may open nothing but the bytes at hand.
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 import av
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.packet import Packet
 
 from services.common.audio import BYTES_PER_SAMPLE
 from services.common.errors import InvalidRequestError, StreamTooLongError
 from services.common.timeline import SAMPLE_RATE_HZ
-from services.gateway.decoder import BLOCK_BYTES, EmptyAudioError
+from services.gateway.audio_input import BLOCK_BYTES, EmptyAudioError
 from services.gateway.sniff import ID3_HEADER_BYTES, Found, id3_bytes, sniff
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.packet import Packet
 
 ReadNext = Callable[[], bytes | None]
 """Returns the next bytes as they came, waiting for them; None at the end."""

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from services.common.timeline import SAMPLE_RATE_HZ
+from services.gateway.audio_input import ContainerFormat, Decoder
 from services.gateway.container import Limits, decode
-from services.gateway.decoder import ContainerFormat, Decoder
 from services.gateway.pipe import AbandonedError, Pipe
 
 _PENDING_INPUT_BYTES = 1 << 18

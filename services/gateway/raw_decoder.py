@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from services.common.audio import FloatArray
 from services.common.errors import StreamTooLongError
 from services.common.timeline import SAMPLE_RATE_HZ
-from services.gateway.decoder import BLOCK_BYTES, Decoder, Encoding, RawFormat
+from services.gateway.audio_input import BLOCK_BYTES, Decoder, Encoding, RawFormat
 from services.gateway.pipe import AbandonedError, Pipe
 
 _PENDING_BYTES = 1 << 18

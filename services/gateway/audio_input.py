@@ -1,0 +1,80 @@
+"""What a client may send as audio, and what takes it apart."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+from services.common.errors import InvalidRequestError
+
+BLOCK_BYTES = 3200
+"""The longest block a decoder yields: 100 ms."""
+
+Encoding = Literal["linear16", "linear32", "float32", "mulaw", "alaw"]
+
+
+class EmptyAudioError(InvalidRequestError):
+    """A container was announced and not one byte of it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawFormat:
+    """Samples without a header, little-endian, channels interleaved.
+
+    Raises:
+        InvalidRequestError: No decoder takes such samples.
+
+    """
+
+    encoding: Encoding
+    sample_rate_hz: int
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        if self.encoding not in get_args(Encoding):
+            raise InvalidRequestError(
+                f"encoding {self.encoding!r} is not one of {', '.join(get_args(Encoding))}"
+            )
+        if not 8000 <= self.sample_rate_hz <= 192_000:
+            raise InvalidRequestError(
+                f"a sample rate of {self.sample_rate_hz} Hz is not within 8000 to 192000"
+            )
+        if not 1 <= self.channels <= 8:
+            raise InvalidRequestError(f"{self.channels} channels are not within 1 to 8")
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFormat:
+    """A file or a stream that says itself what it is."""
+
+    hint: str | None = None
+    """What the client calls it: a MIME type, file name or format. The bytes decide; the hint only
+    makes the search for the first frame of an MP3 or AAC that begins with junk go further."""
+
+
+AudioFormat = RawFormat | ContainerFormat
+
+
+class Decoder(Protocol):
+    """Takes one client's audio apart. One task writes, one other reads ``blocks``."""
+
+    async def write(self, data: bytes) -> None:
+        """Hand over the next bytes, cut anywhere. Waits while the decoder is behind.
+
+        After ``close``, or once ``blocks`` has failed, the bytes are dropped.
+        """
+
+    def close(self) -> None:
+        """Nothing more will be written: ``blocks`` ends after what was."""
+
+    def blocks(self) -> AsyncIterator[bytes]:
+        """The samples, at most ``BLOCK_BYTES`` at a time. To be read once.
+
+        What follows the last whole sample of the input is dropped.
+
+        Raises:
+            InvalidRequestError: The bytes are not audio, or nothing of it could be decoded.
+            EmptyAudioError: A container without a byte.
+            StreamTooLongError: The audio is longer than allowed; what came before was yielded,
+                unless the header said so already.
+
+        """
