@@ -1,5 +1,6 @@
 """The boundary between a gRPC call and the coroutine that serves it."""
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
@@ -46,9 +47,13 @@ def bidi(handler: Handler[Servicer, Request, Response]) -> Method[Servicer, Requ
 
     @functools.wraps(handler)
     async def serve(self: Servicer, requests: AsyncIterator[Request], context: Context) -> None:
+        writing = asyncio.Lock()
+
         async def send(response: Response) -> None:
             try:
-                await context.write(response)
+                # gRPC takes one write at a time; several tasks of a call may send.
+                async with writing:
+                    await context.write(response)
             except grpc.aio.InternalError:
                 # grpc.aio reports a client that left during a blocked write this way.
                 raise ClientLeftError from None
@@ -72,11 +77,13 @@ def bidi(handler: Handler[Servicer, Request, Response]) -> Method[Servicer, Requ
 
 async def _abort(context: Context, error: Exception) -> None:
     found = list(leaves(error))
+    if not all(isinstance(leaf, ClientLeftError | MeshError) for leaf in found):
+        # Also when it comes with an error of ours: it is a bug all the same.
+        log.error("unexpected error", exc_info=error)
     if any(isinstance(leaf, ClientLeftError) for leaf in found):
         return
     known = next((leaf for leaf in found if isinstance(leaf, MeshError)), None)
     if known is None:
-        log.error("unexpected error", exc_info=error)
         await context.abort(grpc.StatusCode.INTERNAL, "internal error")
         return
     await context.abort_with_status(status_of(known))

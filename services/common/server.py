@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 
 import grpc.aio
 import structlog
@@ -25,6 +24,9 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # Two processes on one port would share its connections by chance.
     ("grpc.so_reuseport", 0),
+    # A peer that vanished without a word frees its slot within 30 s.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
     # Clients of ours ping every 10 s.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -57,7 +59,7 @@ async def serve(
         stopping: Set when the process is asked to stop; streams see it and say ``go_away``. May
             also be set by the caller.
         probe: Whether the service can do its work right now. What it says is what health says.
-        probe_interval_s: Seconds between two probes.
+        probe_interval_s: Seconds between two probes, and how long one may take.
 
     Raises:
         RuntimeError: The address cannot be listened on.
@@ -71,26 +73,38 @@ async def serve(
         (*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
     )
     server.add_insecure_port(address)
-    await server.start()
 
     async def report(serving: bool) -> None:
         for name in ("", *service_names):
             await checks.set(name, _STATUS[serving])
 
+    async def examine() -> bool:
+        try:
+            return await asyncio.wait_for(probe(), probe_interval_s)
+        except TimeoutError:
+            return False
+
+    async def watch() -> None:
+        serving = await examine()
+        await report(serving)
+        log.info("serving", address=address, healthy=serving)
+        while True:
+            await asyncio.sleep(probe_interval_s)
+            if (now := await examine()) is not serving:
+                serving = now
+                await report(serving)
+                log.warning("health changed", healthy=serving)
+
+    # The process counts as healthy by default; nothing is, before it has been examined.
+    await report(False)
+    await server.start()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
-    serving = await probe()
-    await report(serving)
-    log.info("serving", address=address, healthy=serving)
-    while not stopping.is_set():
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), probe_interval_s)
-            break
-        if (now := await probe()) is not serving:
-            serving = now
-            await report(serving)
-            log.warning("health changed", healthy=serving)
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(watch(), name="server.watch")
+        await stopping.wait()
+        watching.cancel()
 
     await checks.enter_graceful_shutdown()
     log.info("draining", drain_s=drain_s)

@@ -35,7 +35,9 @@ def load(settings: type[Settings]) -> Settings:
         prefix = settings.model_config.get("env_prefix", "")
         for problem in error.errors():
             name = prefix + "_".join(str(part) for part in problem["loc"]).upper()
-            sys.stderr.write(f"{name}: {problem['msg']} (got {problem['input']!r})\n")
+            # The input of a variable that is missing is all the others, secrets among them.
+            got = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
+            sys.stderr.write(f"{name}: {problem['msg']}{got}\n")
         raise SystemExit(2) from None
 
 

@@ -40,11 +40,13 @@ class DetectRequest(_message.Message):
 
     @_builtins.property
     def gap(self) -> _audio_pb2.Gap:
-        """Audio that is left out; it counts as silence."""
+        """Audio that is left out; it counts as silence, and ends the model's memory where it covers a
+        window.
+        """
 
     @_builtins.property
     def flush(self) -> _stage_pb2.Flush:
-        """Decide everything heard so far."""
+        """Decide everything heard so far. A possible start of speech then counts, however short."""
 
     @_builtins.property
     def finish(self) -> _stage_pb2.Finish:
@@ -125,7 +127,9 @@ class DetectConfig(_message.Message):
     onset_threshold: _builtins.float
     """Speech starts where its probability reaches this. 0.05 to 0.95."""
     offset_threshold: _builtins.float
-    """Speech may end where its probability is below this. 0.01 to `onset_threshold`."""
+    """Speech may end where its probability is below this. 0.01 to `onset_threshold`. Unset: the
+    replica's setting, and never more than `onset_threshold`.
+    """
     @_builtins.property
     def min_speech(self) -> _duration_pb2.Duration:
         """Speech shorter than this is ignored. 0 to 2 s."""
@@ -256,7 +260,7 @@ class SpeechStarted(_message.Message):
     FIRST_SAMPLE_FIELD_NUMBER: _builtins.int
     first_sample: _builtins.int
     """Position of the first sample of speech, without any padding. A multiple of the window (512)
-    away from the stream's first sample.
+    away from the stream's first sample, or where a flush fell into that window.
     """
     def __init__(
         self,
@@ -306,8 +310,11 @@ class Heard(_message.Message):
     through_sample: _builtins.int
     """Everything before this position has been classified."""
     settled_through_sample: _builtins.int
-    """No later message will speak of anything before this position. Behind `through_sample` while a
-    possible start of speech is not yet long enough to count.
+    """Speech that starts later starts at or after this position: audio before it that is not speech by
+    now may be left out for good. Behind `through_sample` only while a possible start of speech is not
+    yet long enough to count; never behind it after a flush. An end is announced late, by the
+    hangover, so that it may lie before this position, and so may the place where speech that became
+    too long is cut, its end and the next start at once.
     """
     speaking: _builtins.bool
     """Whether speech is going on at `through_sample`."""

@@ -1,0 +1,171 @@
+"""``VadService`` over gRPC: what a stream says, in which order, and how it ends."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import structlog
+from google.protobuf.duration_pb2 import Duration
+
+from services.common import telemetry
+from services.common.admission import Slots
+from services.common.errors import (
+    ClientLeftError,
+    DrainingError,
+    InvalidRequestError,
+    OverloadedError,
+)
+from services.common.rpc import Metadata, Send, bidi
+from services.common.timeline import seconds
+from services.vad import checkpoint, wire
+from services.vad.batcher import Batcher
+from services.vad.endpointer import Endpointing, Event
+from services.vad.stream import Stream
+from voxmesh.common.v1 import stage_pb2
+from voxmesh.vad.v1 import vad_pb2 as pb
+from voxmesh.vad.v1 import vad_pb2_grpc as rpc
+
+log = structlog.get_logger(__name__)
+
+
+class VadServicer(rpc.VadServiceServicer):
+    """Serves ``VadService``."""
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        *,
+        max_streams: int,
+        defaults: Endpointing,
+        stopping: asyncio.Event,
+        drain_s: float,
+    ) -> None:
+        """Share one model among streams.
+
+        Args:
+            batcher: The model; its ``run`` is under way.
+            max_streams: Streams served at once.
+            defaults: What a stream gets where it asks for nothing.
+            stopping: Set when the replica is about to stop.
+            drain_s: How long streams are still served then, in seconds.
+
+        """
+        self._batcher = batcher
+        self._slots = Slots(max_streams)
+        self._defaults = defaults
+        self._stopping = stopping
+        self._drain_s = drain_s
+        self._format = checkpoint.format_of(batcher.detector)
+
+    @bidi
+    async def Detect(
+        self,
+        requests: AsyncIterator[pb.DetectRequest],
+        send: Send[pb.DetectResponse],
+        metadata: Metadata,
+    ) -> None:
+        opened = await _opened(requests)
+        if self._stopping.is_set():
+            raise DrainingError("the replica is stopping")
+        try:
+            with (
+                self._slots.hold(),
+                telemetry.STREAMS.labels("vad").track_inprogress(),
+                structlog.contextvars.bound_contextvars(
+                    session_id=opened.session_id, lane=opened.lane
+                ),
+                telemetry.span(telemetry.Span.VAD_STREAM, opened.session_id, parent=metadata),
+            ):
+                await self._serve(opened, requests, send)
+        except OverloadedError:
+            telemetry.STREAMS_REFUSED.labels("vad").inc()
+            raise
+
+    async def _serve(
+        self,
+        opened: pb.Open,
+        requests: AsyncIterator[pb.DetectRequest],
+        send: Send[pb.DetectResponse],
+    ) -> None:
+        stream = Stream(
+            self._batcher,
+            wire.endpointing_of(opened.config, self._defaults),
+            wire.first_sample_of(opened),
+            wire.state_of(opened, self._format),
+        )
+        log.info("stream opened", resumed=opened.HasField("checkpoint"))
+        await send(pb.DetectResponse(opened=pb.Opened()))
+        async with asyncio.TaskGroup() as tasks:
+            farewell = tasks.create_task(self._say_go_away(send), name="vad.go_away")
+            await self._listen(stream, requests, send)
+            farewell.cancel()
+        # Outside the group: nothing may follow ``finished``, a farewell neither.
+        await self._report(stream, await stream.finish(), send)
+        await send(pb.DetectResponse(finished=stage_pb2.Finished()))
+        log.info("stream finished", end_sample=stream.end_sample)
+
+    async def _say_go_away(self, send: Send[pb.DetectResponse]) -> None:
+        await self._stopping.wait()
+        deadline = Duration()
+        deadline.FromNanoseconds(round(self._drain_s * 1e9))
+        await send(pb.DetectResponse(go_away=stage_pb2.GoAway(deadline=deadline)))
+
+    async def _listen(
+        self,
+        stream: Stream,
+        requests: AsyncIterator[pb.DetectRequest],
+        send: Send[pb.DetectResponse],
+    ) -> None:
+        """Hear one message after the other until ``finish``; while one is heard, the client waits.
+
+        Raises:
+            ClientLeftError: The stream ended without it.
+
+        """
+        async for request in requests:
+            match request.WhichOneof("payload"):
+                case "audio":
+                    samples = wire.samples_of(request.audio)
+                    events = await stream.audio(request.audio.first_sample, samples)
+                    telemetry.AUDIO_SECONDS.labels("vad").inc(seconds(len(samples)))
+                    await self._report(stream, events, send)
+                case "gap":
+                    num_samples = wire.gap_samples_of(request.gap)
+                    events = await stream.gap(request.gap.first_sample, num_samples)
+                    await self._report(stream, events, send)
+                case "flush":
+                    await self._report(stream, await stream.flush(), send)
+                    flushed = stage_pb2.Flushed(flush_id=request.flush.flush_id)
+                    await send(pb.DetectResponse(flushed=flushed))
+                case "finish":
+                    return
+                case "open":
+                    raise InvalidRequestError("open comes once, first")
+                case None:
+                    raise InvalidRequestError("a message holds nothing that this replica knows")
+        raise ClientLeftError
+
+    async def _report(
+        self, stream: Stream, events: Sequence[Event], send: Send[pb.DetectResponse]
+    ) -> None:
+        """Say what was found, how far the stream is, and where to resume, in this order."""
+        for event in events:
+            await send(wire.event_to_proto(event))
+        if heard := stream.news():
+            await send(wire.heard_to_proto(heard))
+        if snapshot := stream.snapshot():
+            await send(wire.snapshot_to_proto(snapshot, self._format))
+
+
+async def _opened(requests: AsyncIterator[pb.DetectRequest]) -> pb.Open:
+    """The first message.
+
+    Raises:
+        InvalidRequestError: It is another one.
+        ClientLeftError: There is none.
+
+    """
+    async for request in requests:
+        if request.WhichOneof("payload") != "open":
+            raise InvalidRequestError("the first message must be open")
+        return request.open
+    raise ClientLeftError

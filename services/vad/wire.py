@@ -1,0 +1,148 @@
+"""Protos <-> the domain: what clients ask for, checked, and what they are told."""
+
+from google.protobuf.duration_pb2 import Duration
+
+from services.common.audio import BYTES_PER_SAMPLE, FloatArray, pcm_to_float
+from services.common.errors import CheckpointError, InvalidRequestError
+from services.common.timeline import SAMPLE_RATE_HZ, samples
+from services.vad.endpointer import Endpointing, Event, Heard, SpeechStarted
+from services.vad.stream import MAX_POSITION, Snapshot
+from voxmesh.common.v1 import audio_pb2, stage_pb2
+from voxmesh.vad.v1 import vad_pb2 as pb
+
+MAX_FRAME_SAMPLES = 10 * SAMPLE_RATE_HZ
+"""Most audio in one message."""
+
+
+def endpointing_of(config: pb.DetectConfig, defaults: Endpointing) -> Endpointing:
+    """What a stream asks for. An offset threshold that it leaves out follows its onset down.
+
+    Raises:
+        InvalidRequestError: A setting is out of range; the message names it.
+
+    """
+    onset, offset = defaults.onset_threshold, defaults.offset_threshold
+    if config.HasField("onset_threshold"):
+        onset = _within("onset_threshold", config.onset_threshold, 0.05, 0.95)
+        offset = min(offset, onset)
+    if config.HasField("offset_threshold"):
+        offset = _within("offset_threshold", config.offset_threshold, 0.01, onset)
+    min_speech, hangover = defaults.min_speech, defaults.hangover
+    max_speech = defaults.max_speech
+    if config.HasField("min_speech"):
+        min_speech = _duration("min_speech", config.min_speech, 0, 2)
+    if config.HasField("hangover"):
+        hangover = _duration("hangover", config.hangover, 0.032, 10)
+    if config.HasField("max_speech"):
+        max_speech = _duration("max_speech", config.max_speech, 5, 1e9)
+    return Endpointing(onset, offset, min_speech, hangover, max_speech)
+
+
+def first_sample_of(request: pb.Open) -> int:
+    """Where the stream starts.
+
+    Raises:
+        InvalidRequestError: Not on the clock, or not where the checkpoint goes on.
+
+    """
+    first = request.first_sample
+    if not 0 <= first < MAX_POSITION:
+        raise InvalidRequestError(f"open.first_sample is {first}: not a position")
+    if request.HasField("checkpoint") and first != request.checkpoint.replay_from_sample:
+        raise InvalidRequestError(
+            f"open.first_sample is {first}, but the checkpoint goes on from"
+            f" {request.checkpoint.replay_from_sample}"
+        )
+    return first
+
+
+def state_of(request: pb.Open, accepted_format: str) -> bytes | None:
+    """Where a predecessor stood; ``None``: start afresh.
+
+    Raises:
+        CheckpointError: Another engine wrote it.
+
+    """
+    if not request.HasField("checkpoint"):
+        return None
+    if request.checkpoint.format != accepted_format:
+        raise CheckpointError(
+            f"the checkpoint is {request.checkpoint.format!r}; this replica reads"
+            f" {accepted_format!r}"
+        )
+    return request.checkpoint.state
+
+
+def samples_of(frame: audio_pb2.AudioFrame) -> FloatArray:
+    """The samples of a message of audio, float32 in [-1, 1).
+
+    Raises:
+        InvalidRequestError: It is empty, too long, or holds half a sample.
+
+    """
+    if len(frame.pcm) % BYTES_PER_SAMPLE:
+        raise InvalidRequestError(f"audio.pcm has {len(frame.pcm)} bytes: half a sample")
+    if not 0 < len(frame.pcm) <= MAX_FRAME_SAMPLES * BYTES_PER_SAMPLE:
+        raise InvalidRequestError(
+            f"audio.pcm has {len(frame.pcm) // BYTES_PER_SAMPLE} samples, not 1 to"
+            f" {MAX_FRAME_SAMPLES}"
+        )
+    return pcm_to_float(frame.pcm)
+
+
+def gap_samples_of(gap: audio_pb2.Gap) -> int:
+    """How long a gap is.
+
+    Raises:
+        InvalidRequestError: It is empty.
+
+    """
+    if gap.num_samples < 1:
+        raise InvalidRequestError(f"gap.num_samples is {gap.num_samples}, not at least 1")
+    return gap.num_samples
+
+
+def event_to_proto(event: Event) -> pb.DetectResponse:
+    """A start or an end of speech."""
+    if isinstance(event, SpeechStarted):
+        return pb.DetectResponse(started=pb.SpeechStarted(first_sample=event.first_sample))
+    return pb.DetectResponse(ended=pb.SpeechEnded(end_sample=event.end_sample))
+
+
+def heard_to_proto(heard: Heard) -> pb.DetectResponse:
+    """How far the audio has been heard."""
+    return pb.DetectResponse(
+        heard=pb.Heard(
+            through_sample=heard.through_sample,
+            settled_through_sample=heard.settled_through_sample,
+            speaking=heard.speaking,
+            probability=heard.probability,
+        )
+    )
+
+
+def snapshot_to_proto(snapshot: Snapshot, format_name: str) -> pb.DetectResponse:
+    """A place to resume from. It lies between two windows, so nothing needs to be rebuilt."""
+    return pb.DetectResponse(
+        checkpoint=stage_pb2.Checkpoint(
+            format=format_name,
+            replay_from_sample=snapshot.through_sample,
+            through_sample=snapshot.through_sample,
+            state=snapshot.state,
+        )
+    )
+
+
+def _within(name: str, value: float, low: float, high: float) -> float:
+    # The wire has 32 bits: 0.01 arrives as 0.0099999998.
+    rounded = round(value, 6)
+    if not low <= rounded <= high:
+        raise InvalidRequestError(f"config.{name} is {rounded:g}, not {low:g} to {high:g}")
+    return rounded
+
+
+def _duration(name: str, duration: Duration, low_s: float, high_s: float) -> int:
+    value_s = duration.seconds + duration.nanos / 1e9
+    if not low_s <= value_s <= high_s:
+        raise InvalidRequestError(f"config.{name} is {value_s:g} s, not {low_s:g} to {high_s:g} s")
+    return samples(value_s)
