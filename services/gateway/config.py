@@ -31,8 +31,9 @@ class Settings(ServiceSettings):
     """Longest recording that is taken as an upload, in seconds of audio."""
     max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1024)
     """Largest upload, in bytes."""
-    ring_s: int = Field(default=60, ge=10, le=600)
-    """Audio kept per session so that a stage can be restarted, in seconds."""
+    ring_s: int = Field(default=60, ge=45, le=600)
+    """Audio kept per session so that a stage can be restarted, in seconds. More than a recogniser's
+    longest window, 30 s."""
     pre_roll_ms: int = Field(default=300, ge=0, le=2000)
     """Audio before the start of speech that the recogniser gets too, in milliseconds."""
     idle_s: float = Field(default=300.0, ge=0.05, le=24 * 3600)

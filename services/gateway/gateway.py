@@ -1,17 +1,40 @@
 """What all protocols share: settings, pools, and the sessions that are open."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
+from services.common import telemetry
+from services.common.admission import Slots
+from services.common.channel import open_channel, serves
+from services.common.errors import DrainingError
+from services.common.timeline import samples, samples_of_ms
 from services.gateway.config import Settings
-from services.gateway.pools import ModelInfo
-from services.gateway.session import Session, SessionConfig
+from services.gateway.pools import ModelInfo, Pools
+from services.gateway.session import Pace, Session, SessionConfig, SessionLimits
+from services.gateway.stage import Patience
+from services.gateway.tasks import Bell
+
+_VAD_SERVICE = "voxmesh.vad.v1.VadService"
+_PROBE_S = 1.0
 
 
 class Gateway:
-    """The gateway behind its protocols."""
+    """The gateway behind its protocols. Create it on the event loop, and ``close`` it there."""
 
-    settings: Settings
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.pools = Pools(settings.asr_targets)
+        self._vad = open_channel(settings.vad_target)
+        self._slots = Slots(settings.max_sessions)
+        self._draining = False
+        self._left = Bell()
+
+    @property
+    def draining(self) -> bool:
+        """Whether new sessions are refused because the process is to end."""
+        return self._draining
 
     @contextmanager
     def session(self, config: SessionConfig) -> Iterator[Session]:
@@ -25,13 +48,56 @@ class Gateway:
             UpstreamError: No recogniser has been reached yet.
 
         """
-        raise NotImplementedError
-        yield
+        if self._draining:
+            raise DrainingError("the gateway is stopping")
+        pool, info = self.pools.choose(config.model)
+        language = (config.language_code or self.settings.language).partition("-")[0].lower()
+        info.check(language, config.task)
+        resolved = replace(config, model=info.name, language_code=language)
+        with self._slots.hold(), telemetry.SESSIONS.labels(config.protocol).track_inprogress():
+            try:
+                yield Session(resolved, self._limits(config.pace), vad=self._vad, asr=pool.channel)
+            finally:
+                self._left.ring()
 
     def models(self) -> Sequence[ModelInfo]:
         """What can be asked for now, the default first."""
-        raise NotImplementedError
+        return self.pools.models
 
     async def ready(self) -> dict[str, bool]:
         """Whether each stage answers its health check: ``{"vad": bool, "asr": bool}``."""
-        raise NotImplementedError
+        vad, asr = await asyncio.gather(
+            serves(self._vad, _VAD_SERVICE, timeout_s=_PROBE_S),
+            self.pools.default.ready(timeout_s=_PROBE_S),
+        )
+        return {"vad": vad, "asr": asr}
+
+    async def healthy(self) -> bool:
+        """Whether a new session would be served now."""
+        return not self._draining and all((await self.ready()).values())
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no new sessions, and return when those that are open have ended, or in time."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._slots.taken:
+                    await self._left.wait()
+        except TimeoutError:
+            return
+
+    async def close(self) -> None:
+        """Close every channel."""
+        await asyncio.gather(self._vad.close(), self.pools.close())
+
+    def _limits(self, pace: Pace) -> SessionLimits:
+        settings = self.settings
+        live = pace is Pace.LIVE
+        stall_s = settings.stall_s if live else settings.file_stall_s
+        return SessionLimits(
+            ring_samples=samples(settings.ring_s),
+            max_samples=samples(settings.max_session_s if live else settings.max_file_s),
+            pre_roll_samples=samples_of_ms(settings.pre_roll_ms),
+            vad_patience=Patience(settings.open_timeout_s, stall_s, settings.vad_patience_s),
+            asr_patience=Patience(settings.open_timeout_s, stall_s, settings.asr_patience_s),
+        )

@@ -1,0 +1,35 @@
+"""What a client asks for."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Pace(Enum):
+    """How soon words are wanted."""
+
+    LIVE = "live"
+    FILE = "file"
+
+
+class Task(Enum):
+    """What the words are for."""
+
+    TRANSCRIBE = "transcribe"
+    TRANSLATE = "translate"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """What a client asks for."""
+
+    session_id: str
+    protocol: str
+    """Name of the wire protocol, for metrics."""
+    language_code: str = ""
+    """BCP-47 code of the language spoken; empty: the gateway's default, or detect it."""
+    model: str = ""
+    """Catalogue name or alias; empty: the default pool."""
+    task: Task = Task.TRANSCRIBE
+    prompt: str = ""
+    pace: Pace = Pace.LIVE
+    temperature: float = 0.0

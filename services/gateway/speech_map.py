@@ -1,0 +1,116 @@
+"""Where somebody speaks -> what the recogniser hears."""
+
+from services.common.timeline import samples_of_ms
+from services.gateway.route import Route
+
+POST_ROLL_SAMPLES = samples_of_ms(200)
+"""Audio after the end of speech that is heard at least: a final consonant fades slowly."""
+
+GAP_SAMPLES = samples_of_ms(250)
+"""Silence is told of in pieces no shorter than this: four messages a second, at most."""
+
+
+class SpeechMap:
+    """Follows the events of the VAD and routes the lane accordingly.
+
+    What is routed never changes. Events that the VAD repeats after a restart change nothing,
+    because they speak of edges that are settled.
+    """
+
+    def __init__(self, *, pre_roll_samples: int, mark_pauses: bool = True) -> None:
+        """Create the map of a lane that starts in silence.
+
+        Args:
+            pre_roll_samples: Audio before the start of speech that is heard too.
+            mark_pauses: Whether the end of speech asks the recogniser for a decision at once.
+
+        """
+        self.route = Route()
+        self._pre_roll = pre_roll_samples
+        self._mark_pauses = mark_pauses
+        self._speaking = False
+        self._edge = 0
+        """Position of the last start or end of speech."""
+        self._closing = False
+        """Whether speech has ended and its last samples are not routed yet."""
+        self._deaf = False
+        self._settled = 0
+
+    @property
+    def quiet_sample(self) -> int:
+        """Position before which everything that is speech is routed."""
+        if self._speaking or self._closing:
+            return self.route.end_sample
+        return max(self._settled, self.route.end_sample)
+
+    def started(self, first_sample: int) -> None:
+        """Speech starts here."""
+        if self._deaf or self._speaking or first_sample < self._edge:
+            return
+        begin = first_sample - self._pre_roll
+        if self._closing and begin > self._edge + POST_ROLL_SAMPLES:
+            self._close(begin)
+        self._closing = False
+        self.route.add_gap(begin)
+        self._speaking = True
+        self._edge = first_sample
+
+    def ended(self, end_sample: int) -> None:
+        """Speech ends here."""
+        if self._deaf or not self._speaking or end_sample <= self._edge:
+            return
+        self._speaking = False
+        self._edge = end_sample
+        # Speech that was cut for its length starts again at once: wait for the next event.
+        self._closing = True
+
+    def heard(self, through_sample: int, settled_sample: int) -> None:
+        """Everything before one position is classified, before the other for good."""
+        if self._deaf:
+            return
+        self._settled = max(self._settled, settled_sample)
+        if self._speaking:
+            self.route.add_audio(through_sample)
+            return
+        if self._closing:
+            self._close(through_sample)
+        quiet = settled_sample - self._pre_roll
+        if quiet - self.route.end_sample >= GAP_SAMPLES:
+            self.route.add_gap(quiet)
+
+    def flush(self, received_sample: int) -> int:
+        """Have everything heard so far decided; the position of the mark.
+
+        The VAD has decided everything before ``received_sample`` already.
+        """
+        self._settle(received_sample)
+        return self.route.add_mark()
+
+    def listen_to_all(self) -> None:
+        """There is no VAD any more: from here on everything counts as speech."""
+        self._deaf = True
+        self._speaking = True
+        self._closing = False
+
+    def received(self, end_sample: int) -> None:
+        """Audio has come in; it is routed at once where there is no VAD."""
+        if self._deaf:
+            self.route.add_audio(end_sample)
+
+    def finish(self, end_sample: int) -> None:
+        """The lane ends here."""
+        self._settle(end_sample)
+        self.route.add_gap(end_sample)
+        self.route.complete()
+
+    def _settle(self, end_sample: int) -> None:
+        if self._speaking:
+            self.route.add_audio(end_sample)
+        elif self._closing:
+            self._close(end_sample)
+
+    def _close(self, limit_sample: int) -> None:
+        self._closing = False
+        self.route.add_audio(min(self._edge + POST_ROLL_SAMPLES, limit_sample))
+        if self._mark_pauses:
+            self.route.add_mark()

@@ -1,0 +1,398 @@
+"""A stage of one session: a stream that is replaced, and its input replayed, when it is lost."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic
+
+import grpc
+import grpc.aio
+import structlog
+
+from services.common import telemetry
+from services.common.errors import (
+    InvalidRequestError,
+    MeshError,
+    NotFoundError,
+    OverloadedError,
+    StreamTooLongError,
+    UpstreamError,
+)
+from services.common.ring import Ring
+from services.common.timeline import samples_of_ms
+from services.gateway.route import Audio, End, FlushMark, Gap, Route
+from services.gateway.tasks import Bell, first_error
+from services.gateway.transcript import Notice
+from services.gateway.upstream import (
+    Answer,
+    Call,
+    Finished,
+    Flushed,
+    GoAway,
+    Opened,
+    RequestT,
+    ResponseT,
+    Upstream,
+)
+from voxmesh.common.v1 import stage_pb2
+
+log = structlog.get_logger(__name__)
+
+MESSAGE_SAMPLES = samples_of_ms(100)
+"""Audio in one message: small enough to be early, large enough to be cheap."""
+
+UNANSWERED_SAMPLES = samples_of_ms(3000)
+"""Audio that a live stage may keep to itself for as long as it likes."""
+
+_FIRST_DELAY_S = 0.1
+_LAST_DELAY_S = 2.0
+_MAX_CRASHES = 2
+"""Replicas that may die of the same audio."""
+
+_REASONS = {
+    grpc.StatusCode.UNAVAILABLE: "unavailable",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "overloaded",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "deadline",
+    grpc.StatusCode.FAILED_PRECONDITION: "foreign_checkpoint",
+    # A replica that crashed: as RST_STREAM through a proxy, as a bug's own words otherwise.
+    grpc.StatusCode.INTERNAL: "internal",
+    grpc.StatusCode.UNKNOWN: "internal",
+    grpc.StatusCode.CANCELLED: "cancelled",
+}
+_PERMANENT: dict[grpc.StatusCode, type[MeshError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
+    grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.OUT_OF_RANGE: StreamTooLongError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a stage is waited for, in seconds."""
+
+    open_s: float
+    """For a stream to be accepted."""
+    stall_s: float
+    """For an answer to what was sent."""
+    lost_s: float
+    """For progress, from the first stream lost to giving up."""
+
+
+class StreamLostError(Exception):
+    """A stream ended before it was finished; another may go on."""
+
+    def __init__(self, reason: str, message: str, *, crashed: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.crashed = crashed
+
+
+class Stage(Generic[RequestT, ResponseT]):
+    """Sends a route to a stage and takes its answers until it says ``finished``.
+
+    A stream that is lost, stalls or is asked to go away is followed by another, which starts from
+    the last checkpoint and hears again what came after it. Answers and their checkpoint are taken
+    in one step of the event loop, so that no crash can come between them.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream[RequestT, ResponseT],
+        route: Route,
+        ring: Ring,
+        patience: Patience,
+        *,
+        unanswered_samples: int,
+        moved: Callable[[], None],
+        notify: Callable[[Notice], None],
+    ) -> None:
+        """Create the stage; ``run`` starts it.
+
+        Args:
+            upstream: Its streams.
+            route: What it is to hear. Call ``wake`` after adding to it.
+            ring: The audio of the route, from ``needed_sample`` on.
+            patience: How long it is waited for.
+            unanswered_samples: Audio that it need not answer; with more, silence is a stall.
+            moved: Called after every answer.
+            notify: Called when a stream is lost, and when the stage is back.
+
+        """
+        self._upstream = upstream
+        self._route = route
+        self._ring = ring
+        self._patience = patience
+        self._unanswered_samples = unanswered_samples
+        self._moved = moved
+        self._notify = notify
+        self._bell = Bell()
+        self._checkpoint: stage_pb2.Checkpoint | None = None
+        self.answered_sample = 0
+        """Position through which the stage has worked."""
+        self.flushed_sample = -1
+        """The last mark whose decision was made."""
+        self._sent_sample = 0
+        self._asked_sample = -1
+        self._finishing = False
+        self._waiting_since: float | None = None
+        """Since when an answer is owed; None: nothing is."""
+        self._lost_since: float | None = None
+        """When the first stream was lost since there was progress; None: none was."""
+        self._degraded = False
+        self._losses = 0
+        self._crashes = 0
+        self._frozen = False
+        """Whether answers wait because a successor is being opened from the last checkpoint."""
+
+    @property
+    def name(self) -> str:
+        """The stage, as in metrics and notices."""
+        return self._upstream.name
+
+    @property
+    def replay_sample(self) -> int:
+        """Position from which a successor would need the route again."""
+        return self._checkpoint.replay_from_sample if self._checkpoint else 0
+
+    @property
+    def needed_sample(self) -> int:
+        """Position from which a successor would need the audio again."""
+        return self._route.first_audio(self.replay_sample)
+
+    def wake(self) -> None:
+        """The route has grown."""
+        self._bell.ring()
+
+    async def run(self) -> None:
+        """Follow the route to its end; return when the stage has said ``finished``.
+
+        Raises:
+            MeshError: The stage refuses for good, or has been lost for too long.
+
+        """
+        call = await self._connect()
+        while True:
+            try:
+                successor = await self._follow(call)
+            except StreamLostError as lost:
+                await self._recover_from(lost)
+                successor = await self._connect()
+            if successor is None:
+                return
+            call = successor
+
+    async def _connect(self) -> "Call[RequestT, ResponseT]":
+        while True:
+            try:
+                call = await self._open()
+            except StreamLostError as lost:
+                await self._recover_from(lost)
+            else:
+                if self._degraded:
+                    self._degraded = False
+                    self._notify(
+                        Notice(self.name, "RECOVERED", f"{self.name} is back", retryable=True)
+                    )
+                return call
+
+    async def _open(self) -> "Call[RequestT, ResponseT]":
+        call = self._upstream.call()
+        accepted = False
+        try:
+            async with asyncio.timeout(self._patience.open_s):
+                await call.write(self._upstream.open(self._checkpoint, self.replay_sample))
+                event = self._event(await call.read())
+            accepted = isinstance(event, Opened)
+        except TimeoutError:
+            raise StreamLostError("deadline", "did not accept the stream in time") from None
+        except asyncio.InvalidStateError:
+            raise await self._ending(call) from None
+        except grpc.aio.AioRpcError as error:
+            raise self._loss(error.code(), error.details(), opened=False) from None
+        finally:
+            if not accepted:
+                call.cancel()
+        if not accepted:
+            raise StreamLostError("protocol", "did not open the stream")
+        return call
+
+    async def _follow(
+        self, call: "Call[RequestT, ResponseT]"
+    ) -> "Call[RequestT, ResponseT] | None":
+        """Serve one stream to its end; the successor, if the replica asked for one."""
+        checkpoint = self._checkpoint
+        self._sent_sample = self.replay_sample
+        self._asked_sample = -1
+        self._finishing = False
+        self._waiting_since = None
+        leaving = asyncio.Event()
+        try:
+            with first_error():
+                async with asyncio.TaskGroup() as tasks:
+                    name = self.name
+                    read = tasks.create_task(self._read(call, leaving), name=f"{name}.read")
+                    move = tasks.create_task(self._move(leaving), name=f"{name}.move")
+                    write = tasks.create_task(self._write(call), name=f"{name}.write")
+                    watch = tasks.create_task(self._watch(), name=f"{name}.watch")
+                    await asyncio.wait((read, move), return_when=asyncio.FIRST_COMPLETED)
+                    for task in (read, move, write, watch):
+                        task.cancel()
+        except StreamLostError as lost:
+            if lost.crashed:
+                self._count_crash(checkpoint, lost)
+            raise
+        finally:
+            self._frozen = False
+            call.cancel()
+        return None if move.cancelled() else move.result()
+
+    async def _write(self, call: "Call[RequestT, ResponseT]") -> None:
+        position = self.replay_sample
+        settled = self._checkpoint.through_sample if self._checkpoint else 0
+        # Marks behind the checkpoint are asked again, even those answered: a stage that is to come
+        # to the same results must be asked in the same places.
+        flushed = min(self.flushed_sample, settled)
+        while True:
+            # What lies before the checkpoint's end is being rebuilt: nothing is decided there.
+            hidden = max(flushed, settled) if position < settled else flushed
+            piece = self._route.next_piece(position, hidden)
+            if piece is None:
+                await self._bell.wait()
+                continue
+            pcm = b""
+            match piece:
+                case Audio():
+                    piece = Audio(position, min(piece.end_sample, position + MESSAGE_SAMPLES))
+                    pcm = self._ring.read(piece.first_sample, piece.end_sample)
+                    position = self._sent_sample = piece.end_sample
+                case Gap():
+                    position = piece.end_sample
+                case FlushMark(sample):
+                    flushed = self._asked_sample = sample
+                case End():
+                    self._finishing = True
+            self._expect()
+            try:
+                await call.write(self._upstream.request(piece, pcm))
+                if isinstance(piece, End):
+                    await call.done_writing()
+            except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+                return  # The reader sees the same end, and its status.
+            if isinstance(piece, End):
+                return
+
+    async def _read(self, call: "Call[RequestT, ResponseT]", leaving: asyncio.Event) -> None:
+        while True:
+            try:
+                response = await call.read()
+            except grpc.aio.AioRpcError as error:
+                raise self._loss(error.code(), error.details(), opened=True) from None
+            while self._frozen:
+                await self._bell.wait()
+            event = self._event(response)
+            match event:
+                case Answer(through_sample, checkpoint):
+                    self._take(through_sample, checkpoint)
+                case Flushed(sample):
+                    self._progress(sample > self.flushed_sample)
+                    self.flushed_sample = max(self.flushed_sample, sample)
+                    self.answered_sample = max(self.answered_sample, sample)
+                case GoAway():
+                    leaving.set()
+                case Finished():
+                    return
+                case Opened() | None:
+                    raise StreamLostError("protocol", "ended the stream before it was finished")
+            self._waiting_since = None
+            self._expect()
+            self._moved()
+
+    async def _move(self, leaving: asyncio.Event) -> "Call[RequestT, ResponseT]":
+        """Open a successor while the old stream still serves; make before break."""
+        await leaving.wait()
+        telemetry.STAGE_RESTARTS.labels(self.name, "go_away").inc()
+        delay_s = _FIRST_DELAY_S
+        while True:
+            self._frozen = True
+            try:
+                return await self._open()
+            except StreamLostError:
+                self._frozen = False
+                self._bell.ring()
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, _LAST_DELAY_S)
+
+    async def _watch(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(self._patience.stall_s / 8)
+            since = self._waiting_since
+            if since is not None and clock() - since > self._patience.stall_s:
+                raise StreamLostError("stall", "stopped answering")
+
+    def _event(self, response: object) -> "Opened | Answer | Flushed | GoAway | Finished | None":
+        if response is grpc.aio.EOF:
+            return None
+        # grpc.aio types what it reads as anything, because the end has a type of its own.
+        return self._upstream.receive(response)  # type: ignore[arg-type]
+
+    def _take(self, through_sample: int | None, checkpoint: stage_pb2.Checkpoint | None) -> None:
+        through = through_sample or 0
+        self._progress(through > self.answered_sample)
+        self.answered_sample = max(self.answered_sample, through)
+        if checkpoint is not None:
+            self._checkpoint = checkpoint
+            self._route.forget(checkpoint.replay_from_sample)
+
+    def _progress(self, made: bool) -> None:
+        if made:
+            self._lost_since = None
+            self._losses = 0
+
+    def _expect(self) -> None:
+        """Start waiting for an answer, if one is owed and nobody waits yet."""
+        owed = (
+            self._finishing
+            or self._asked_sample > self.flushed_sample
+            or self._sent_sample - self.answered_sample > self._unanswered_samples
+        )
+        if not owed:
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = asyncio.get_running_loop().time()
+
+    async def _ending(self, call: "Call[RequestT, ResponseT]") -> Exception:
+        return self._loss(await call.code(), await call.details(), opened=False)
+
+    def _loss(self, code: grpc.StatusCode, details: str | None, *, opened: bool) -> Exception:
+        """What the end of a stream means: another may go on, or the session's error."""
+        message = f"{self.name}: {details or code.name}"
+        if (permanent := _PERMANENT.get(code)) is not None:
+            return permanent(message)
+        if (reason := _REASONS.get(code)) is None:
+            return UpstreamError(message)
+        crashed = opened and reason in {"unavailable", "internal", "cancelled"}
+        return StreamLostError(reason, message, crashed=crashed)
+
+    def _count_crash(self, opened_from: stage_pb2.Checkpoint | None, lost: StreamLostError) -> None:
+        self._crashes = self._crashes + 1 if opened_from is self._checkpoint else 0
+        if self._crashes >= _MAX_CRASHES:
+            raise UpstreamError(f"{self.name} failed again on the same audio") from lost
+
+    async def _recover_from(self, lost: StreamLostError) -> None:
+        """Say so and wait a little, or give up."""
+        now = asyncio.get_running_loop().time()
+        telemetry.STAGE_RESTARTS.labels(self.name, lost.reason).inc()
+        log.warning("stream lost", stage=self.name, reason=lost.reason)
+        if self._lost_since is None:
+            self._lost_since = now
+        if not self._degraded:
+            self._degraded = True
+            self._notify(Notice(self.name, "DEGRADED", f"{self.name} was lost", retryable=True))
+        if now - self._lost_since > self._patience.lost_s:
+            if lost.reason == "overloaded":
+                raise OverloadedError(str(lost)) from lost
+            raise UpstreamError(f"{self.name} has been lost for too long: {lost}") from lost
+        delay_s = min(_FIRST_DELAY_S * 2**self._losses, _LAST_DELAY_S)
+        self._losses = min(self._losses + 1, 10)
+        await asyncio.sleep(delay_s)

@@ -1,0 +1,255 @@
+"""The streams behind the gateway: what differs between the VAD's and the recogniser's."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypeVar
+
+import grpc.aio
+
+from services.common.telemetry import trace_metadata
+from services.common.words import Word, words_from_proto
+from services.gateway.route import Audio, End, FlushMark, Gap, Piece
+from services.gateway.session_config import Pace, SessionConfig, Task
+from services.gateway.speech_map import SpeechMap
+from services.gateway.transcript import Transcript
+from voxmesh.asr.v1 import asr_pb2, asr_pb2_grpc
+from voxmesh.common.v1 import audio_pb2, stage_pb2
+from voxmesh.vad.v1 import vad_pb2, vad_pb2_grpc
+
+TASKS = {
+    Task.TRANSCRIBE: asr_pb2.TASK_TRANSCRIBE,
+    Task.TRANSLATE: asr_pb2.TASK_TRANSLATE,
+}
+_PACES = {Pace.LIVE: asr_pb2.PACE_LIVE, Pace.FILE: asr_pb2.PACE_FILE}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The stream is accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The stage learnt something, and the session knows it now."""
+
+    through_sample: int | None = None
+    """Position through which the input has been worked on; None: the answer does not say."""
+    checkpoint: stage_pb2.Checkpoint | None = None
+    """Where a successor would go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """Everything before a mark is decided."""
+
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class GoAway:
+    """The replica is about to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Nothing that was said remains unsaid."""
+
+
+StageEvent: TypeAlias = Opened | Answer | Flushed | GoAway | Finished
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+Call: TypeAlias = "grpc.aio.StreamStreamCall[RequestT, ResponseT]"
+
+
+class Upstream(Protocol[RequestT, ResponseT]):
+    """One stage's streams. Flush ids are the positions of the marks."""
+
+    name: str
+    """The stage, as in metrics and notices."""
+
+    def call(self) -> "Call[RequestT, ResponseT]":
+        """Start a stream; nothing is sent yet."""
+
+    def open(self, checkpoint: stage_pb2.Checkpoint | None, first_sample: int) -> RequestT:
+        """The first message."""
+
+    def request(self, piece: Piece, pcm: bytes) -> RequestT:
+        """The message that says a piece; ``pcm`` is the audio of an ``Audio``."""
+
+    def receive(self, response: ResponseT) -> StageEvent:
+        """Tell the session what the stage says, and the stage's caller what it means."""
+
+
+class VadUpstream:
+    """The VAD: its events draw the speech map."""
+
+    name = "vad"
+
+    def __init__(self, channel: grpc.aio.Channel, config: SessionConfig, speech: SpeechMap) -> None:
+        self._stub = vad_pb2_grpc.VadServiceStub(channel)
+        self._config = config
+        self._speech = speech
+
+    def call(self) -> "Call[vad_pb2.DetectRequest, vad_pb2.DetectResponse]":
+        """Start a stream; nothing is sent yet."""
+        return self._stub.Detect(metadata=trace_metadata())
+
+    def open(
+        self, checkpoint: stage_pb2.Checkpoint | None, first_sample: int
+    ) -> vad_pb2.DetectRequest:
+        """The first message."""
+        return vad_pb2.DetectRequest(
+            open=vad_pb2.Open(
+                session_id=self._config.session_id,
+                checkpoint=checkpoint,
+                first_sample=first_sample,
+            )
+        )
+
+    def request(self, piece: Piece, pcm: bytes) -> vad_pb2.DetectRequest:
+        """The message that says a piece."""
+        match piece:
+            case Audio():
+                return vad_pb2.DetectRequest(audio=_frame(piece, pcm))
+            case Gap():
+                return vad_pb2.DetectRequest(gap=_gap(piece))
+            case FlushMark(sample):
+                return vad_pb2.DetectRequest(flush=stage_pb2.Flush(flush_id=sample))
+            case End():
+                return vad_pb2.DetectRequest(finish=stage_pb2.Finish())
+
+    def receive(self, response: vad_pb2.DetectResponse) -> StageEvent:
+        """Draw the event into the speech map."""
+        match response.WhichOneof("event"):
+            case "opened":
+                return Opened()
+            case "started":
+                self._speech.started(response.started.first_sample)
+            case "ended":
+                self._speech.ended(response.ended.end_sample)
+            case "heard":
+                heard = response.heard
+                self._speech.heard(heard.through_sample, heard.settled_through_sample)
+                return Answer(heard.through_sample)
+            case "checkpoint":
+                return Answer(checkpoint=response.checkpoint)
+            case "flushed":
+                return Flushed(response.flushed.flush_id)
+            case "go_away":
+                return GoAway()
+            case "finished":
+                return Finished()
+        return Answer()
+
+
+class AsrUpstream:
+    """The recogniser: its words make the transcript."""
+
+    name = "asr"
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        config: SessionConfig,
+        transcript: Transcript,
+        *,
+        committed: Callable[[Sequence[Word]], None],
+    ) -> None:
+        """Create the streams of one session.
+
+        Args:
+            channel: The pool that serves the model.
+            config: What the client asked for; ``model`` is what the replica calls it.
+            transcript: Gets what is recognised.
+            committed: Called with the words of every commit, after the transcript has them.
+
+        """
+        self._stub = asr_pb2_grpc.AsrServiceStub(channel)
+        self._config = config
+        self._transcript = transcript
+        self._committed = committed
+
+    def call(
+        self,
+    ) -> "Call[asr_pb2.TranscribeRequest, asr_pb2.TranscribeResponse]":
+        """Start a stream; nothing is sent yet."""
+        return self._stub.Transcribe(metadata=trace_metadata())
+
+    def open(
+        self, checkpoint: stage_pb2.Checkpoint | None, first_sample: int
+    ) -> asr_pb2.TranscribeRequest:
+        """The first message."""
+        config = asr_pb2.TranscribeConfig(
+            model=self._config.model,
+            language_code=self._config.language_code,
+            task=TASKS[self._config.task],
+            prompt=self._config.prompt,
+            pace=_PACES[self._config.pace],
+            temperature=self._config.temperature,
+        )
+        return asr_pb2.TranscribeRequest(
+            open=asr_pb2.Open(
+                session_id=self._config.session_id,
+                config=config,
+                checkpoint=checkpoint,
+                first_sample=first_sample,
+            )
+        )
+
+    def request(self, piece: Piece, pcm: bytes) -> asr_pb2.TranscribeRequest:
+        """The message that says a piece."""
+        match piece:
+            case Audio():
+                return asr_pb2.TranscribeRequest(audio=_frame(piece, pcm))
+            case Gap():
+                return asr_pb2.TranscribeRequest(gap=_gap(piece))
+            case FlushMark(sample):
+                return asr_pb2.TranscribeRequest(flush=stage_pb2.Flush(flush_id=sample))
+            case End():
+                return asr_pb2.TranscribeRequest(finish=stage_pb2.Finish())
+
+    def receive(self, response: asr_pb2.TranscribeResponse) -> StageEvent:
+        """Write what was recognised into the transcript."""
+        match response.WhichOneof("event"):
+            case "opened":
+                self._transcript.model = response.opened.model
+                return Opened()
+            case "commit":
+                return self._commit(response.commit)
+            case "tail":
+                self._transcript.replace_tail(words_from_proto(response.tail.words))
+                return Answer(response.tail.through_sample)
+            case "language":
+                language = response.language
+                self._transcript.detect(language.language_code, language.probability)
+            case "checkpoint":
+                return Answer(response.checkpoint.through_sample, response.checkpoint)
+            case "flushed":
+                return Flushed(response.flushed.flush_id)
+            case "go_away":
+                return GoAway()
+            case "finished":
+                return Finished()
+        return Answer()
+
+    def _commit(self, commit: asr_pb2.Commit) -> Answer:
+        words = words_from_proto(commit.words)
+        self._transcript.commit(
+            words,
+            avg_log_probability=commit.decoding.avg_log_probability,
+            no_speech_probability=commit.decoding.no_speech_probability,
+            temperature=commit.decoding.temperature,
+        )
+        self._committed(words)
+        return Answer(commit.checkpoint.through_sample, commit.checkpoint)
+
+
+def _frame(piece: Audio, pcm: bytes) -> audio_pb2.AudioFrame:
+    return audio_pb2.AudioFrame(first_sample=piece.first_sample, pcm=pcm)
+
+
+def _gap(piece: Gap) -> audio_pb2.Gap:
+    return audio_pb2.Gap(
+        first_sample=piece.first_sample, num_samples=piece.end_sample - piece.first_sample
+    )
