@@ -1,24 +1,194 @@
-"""The ``voxmesh`` command."""
+"""The ``voxmesh`` command: its commands and options; the work is done by the modules beside it."""
 
-from typing import Annotated
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import grpc.aio
 import typer
+from rich.table import Table
+from rich.text import Text
 
-from services.cli import console, download
-from services.common.models import ModelError
+from services.cli import check as checks
+from services.cli import console, demo, download, transcribe
+from services.cli.live import read_wav
+from services.cli.mesh import Mesh, MeshOptions, PortError, runtime_folder
+from services.cli.supervisor import StartError
+from services.common import models
+from services.common.catalogue import CATALOGUE
 
 app = typer.Typer(
     name="voxmesh",
-    help="A self-hosted mesh for live speech.",
+    help="A self-hosted mesh for live speech: captions for many people at once.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
+_DEFAULT_SERVER = "http://127.0.0.1:8000"
 
-@app.callback()
-def voxmesh() -> None:
-    """A self-hosted mesh for live speech."""
+ModelOption = Annotated[str, typer.Option(help="Name in `voxmesh models`, or a folder.")]
+LanguageOption = Annotated[
+    str, typer.Option(help="ISO 639-1 code, such as de; empty: detect it.", show_default=False)
+]
+ThreadsOption = Annotated[
+    int, typer.Option(min=0, max=256, help="Cores for recognition; 0: as it likes.")
+]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Fail if a model is missing instead of fetching it.")
+]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", help="Show the services' logs instead of writing files.")
+]
+
+
+@app.command()
+def serve(
+    model: ModelOption = "base",
+    language: LanguageOption = "",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0: all, with no access control.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="For HTTP and WebSocket; 0: any free one.")
+    ] = 8000,
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="For gRPC; 0: any free one.")
+    ] = 50050,
+    threads: ThreadsOption = 0,
+    metrics_port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65533, help="Prometheus metrics: gateway here, VAD and ASR on the next two."
+        ),
+    ] = 0,
+    max_sessions: Annotated[
+        int, typer.Option(min=0, help="Sessions served at once; 0: the gateway's default.")
+    ] = 0,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(help="Least serious log lines.")
+    ] = "info",
+    offline: OfflineOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Serve the whole mesh on this machine, until Ctrl-C."""
+    options = MeshOptions(
+        model=model,
+        language=language,
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        threads=threads,
+        metrics_port=metrics_port,
+        max_sessions=max_sessions,
+        log_level=log_level,
+        verbose=verbose,
+    )
+
+    async def until_stopped(mesh: Mesh) -> None:
+        _welcome(mesh)
+        await asyncio.Event().wait()
+
+    _run(options, until_stopped, offline=offline)
+    console.err.print("stopped")
+
+
+@app.command("transcribe")
+def transcribe_files(
+    files: Annotated[
+        list[Path], typer.Argument(exists=True, dir_okay=False, help="Recordings of any kind.")
+    ],
+    format: Annotated[transcribe.Format, typer.Option("--format", "-f", help="Shape.")] = "text",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File, or folder for several; unset: stdout."),
+    ] = None,
+    server: Annotated[
+        str, typer.Option(help="A running voxmesh; unset: the one here, or a mesh for this job.")
+    ] = "",
+    language: LanguageOption = "",
+    model: Annotated[str, typer.Option(help="Model; unset: the server's own, or base.")] = "",
+    prompt: Annotated[str, typer.Option(help="Names and terms that may occur.")] = "",
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds the server may take for one recording.")
+    ] = 3600,
+    threads: ThreadsOption = 0,
+    offline: OfflineOption = False,
+) -> None:
+    """Transcribe recordings."""
+    try:
+        targets = transcribe.outputs(files, output, format)
+    except (ValueError, OSError) as error:
+        console.fail(str(error))
+    request = transcribe.Request(format, language, model, prompt, timeout)
+    url = server or _DEFAULT_SERVER
+    if server or asyncio.run(transcribe.running_server(url)):
+        failed = asyncio.run(transcribe.transcribe(url, files, targets, request))
+    else:
+        failed = len(files)
+
+        async def job(mesh: Mesh) -> None:
+            nonlocal failed
+            failed = await transcribe.transcribe(mesh.http_url, files, targets, request)
+
+        _run(_own_mesh(model or "base", threads), job, offline=offline)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("demo")
+def demo_mesh(
+    file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="WAV file of your own to play."),
+    ] = None,
+    model: ModelOption = "base",
+    language: LanguageOption = "en",
+    speed: Annotated[
+        float, typer.Option(min=0.1, max=20, help="Seconds of audio sent in a second.")
+    ] = 1.0,
+    threads: ThreadsOption = 0,
+    offline: OfflineOption = False,
+) -> None:
+    """Stream a real recording through the whole mesh and watch the captions."""
+    if file is None:
+        _ensure(["speech"], offline=offline)
+        file = models.locate("speech") / "two_cities.wav"
+    try:
+        recording = read_wav(file)
+    except ValueError as error:
+        console.fail(f"{error}; `voxmesh transcribe` takes recordings of any kind")
+
+    async def job(mesh: Mesh) -> None:
+        console.err.print(f"playing {file.name}, {recording.duration_s:.0f} s, at {speed:g}x")
+        await demo.play(mesh, recording, language=language, speed=speed)
+
+    try:
+        _run(_own_mesh(model, threads, metrics=True), job, offline=offline)
+    except grpc.aio.AioRpcError as error:
+        console.fail(f"the session failed: {error.details()} ({error.code().name})")
+
+
+@app.command("models")
+def list_models() -> None:
+    """List the models, and which are installed."""
+    have = {model.name for model in models.installed()}
+    table = Table("name", "kind", "size", "languages", "installed", "source")
+    for model in CATALOGUE.values():
+        sources = ["Hugging Face"] * bool(model.hub) + ["mirror"] * bool(model.wheels)
+        num = len(model.languages)
+        table.add_row(
+            model.name,
+            model.kind,
+            f"{model.num_bytes / 1e6:.0f} MB",
+            "any" if num == 0 else model.languages[0] if num == 1 else f"{num}",
+            "yes" if model.name in have else "",
+            ", ".join(sources),
+        )
+    console.out.print(table)
+    console.out.print(f"installed in {models.models_dir()}; `voxmesh pull NAME` fetches one")
 
 
 @app.command()
@@ -29,13 +199,109 @@ def pull(
     ] = "auto",
 ) -> None:
     """Fetch models and verify every byte of them."""
+    _pull(names, source)
+
+
+@app.command()
+def rm(
+    names: Annotated[list[str], typer.Argument(help="Models to delete.")],
+) -> None:
+    """Delete installed models."""
+    for name in names:
+        try:
+            freed = models.remove(name)
+        except models.ModelError as error:
+            console.fail(str(error))
+        console.out.print(f"{name}: {freed / 1e6:.0f} MB freed")
+
+
+@app.command()
+def check() -> None:
+    """Check this machine: packages, devices, ports, disk, every byte of every model."""
+    style = {"ok": "green", "note": "yellow", "wrong": "bold red"}
+    wrong = 0
+    for finding in checks.findings():
+        wrong += finding.state == "wrong"
+        line = Text(f"{finding.state:5} ", style=style[finding.state])
+        console.out.print(line + Text(f"{finding.what}: {finding.detail}", style="default"))
+    if wrong:
+        console.fail(f"{wrong} of these must be put right before the mesh can serve")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    console.out.print(metadata.version("voxmesh"))
+
+
+def _own_mesh(model: str, threads: int, *, metrics: bool = False) -> MeshOptions:
+    """A mesh for one job: on free ports, and quick to stop."""
+    options = MeshOptions(model=model, port=0, grpc_port=0, threads=threads, drain_s=1)
+    return options.with_free_metrics_port() if metrics else options
+
+
+def _run(
+    options: MeshOptions, work: Callable[[Mesh], Coroutine[Any, Any, None]], *, offline: bool
+) -> None:
+    """Fetch what is missing and run a mesh for as long as some work takes."""
+    _ensure(["silero-vad", options.model], offline=offline)
+    try:
+        options = options.with_free_ports()
+    except PortError as error:
+        console.fail(str(error))
+    with runtime_folder() as folder:
+        mesh = Mesh(options, folder, report=lambda line: console.err.print(line, markup=False))
+        console.err.print(f"starting the mesh with {options.model} …")
+        try:
+            mesh.run(work)
+        except StartError as error:
+            kept = "" if options.verbose else f"\nall logs are in {folder}"
+            console.fail(f"{error}{kept}")
+
+
+def _ensure(names: Sequence[str], *, offline: bool) -> None:
+    """Fetch the models that are missing, unless that is forbidden."""
+    missing = []
+    for name in names:
+        try:
+            models.locate(name)
+        except models.ModelMissingError as error:
+            if offline or name not in CATALOGUE:
+                console.fail(str(error))
+            missing.append(name)
+    if missing:
+        _pull(missing, "auto")
+
+
+def _pull(names: Sequence[str], source: download.Source) -> None:
     with console.PullProgress() as bars:
         for name in names:
             try:
                 folder = download.pull(name, bars, source=source)
-            except ModelError as error:
+            except models.ModelError as error:
                 console.fail(str(error))
             bars.say(f"{name}: {folder}")
+
+
+def _welcome(mesh: Mesh) -> None:
+    options = mesh.options
+    rows = [
+        ("HTTP, OpenAI API", f"{mesh.http_url}/v1"),
+        ("WebSocket", f"{mesh.ws_url}/asr"),
+        ("gRPC", f"{mesh.grpc_target} (voxmesh.gateway.v1.GatewayService)"),
+    ]
+    rows += [
+        (f"metrics of {service}", mesh.metrics_url(service))
+        for service in ("gateway", "vad", "asr")
+        if options.metrics_port
+    ]
+    if not options.verbose:
+        rows.append(("logs", str(mesh.folder)))
+    console.out.print(f"voxmesh serves {options.model} on this machine")
+    for name, value in rows:
+        console.out.print(f"  {name:18} {value}")
+    console.out.print(f"  {'try':18} voxmesh transcribe --server {mesh.http_url} RECORDING")
+    console.out.print("Ctrl-C stops it.")
 
 
 def main() -> None:

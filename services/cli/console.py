@@ -13,6 +13,7 @@ from rich.progress import (
     TextColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 out = Console(highlight=False, soft_wrap=True)
 """Results: what another program may read."""
@@ -22,7 +23,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def fail(message: str, *, code: int = 1) -> NoReturn:
     """End the command with a sentence on what went wrong and what to do."""
-    err.print(f"[bold red]error:[/] {message}", markup=True)
+    err.print(Text("error: ", style="bold red") + Text(message, style="default"))
     raise typer.Exit(code)
 
 

@@ -1,0 +1,157 @@
+"""``voxmesh demo``: a recording through the mesh, captions as they come, numbers at the end."""
+
+from dataclasses import dataclass
+from statistics import quantiles
+
+import httpx
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from services.cli import console
+from services.cli.live import HeardWord, Recording, Session, Transcript, converse
+from services.cli.mesh import Mesh
+
+_SHOWN_CHARS = 480
+_LINE_CHARS = 72
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the processes of a mesh have used."""
+
+    cpu_s: dict[str, float]
+    memory_bytes: dict[str, int]
+
+
+class LiveCaptions:
+    """Captions that grow in place: committed words plain, the tail dim."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def show(self, transcript: Transcript, _new: list[HeardWord]) -> None:
+        """Draw the end of the transcript."""
+        text = transcript.text.strip()
+        shown = text[-_SHOWN_CHARS:]
+        self._live.update(
+            Text("… " if len(shown) < len(text) else "")
+            + Text(shown)
+            + Text((" " if shown else "") + transcript.tail.strip(), style="dim")
+        )
+
+
+class PlainCaptions:
+    """Captions for a pipe or a log: a line whenever enough was committed, never taken back."""
+
+    def __init__(self) -> None:
+        self._line: list[HeardWord] = []
+
+    def show(self, _transcript: Transcript, new: list[HeardWord]) -> None:
+        """Print the lines that are complete."""
+        for word in new:
+            self._line.append(word)
+            text = "".join(word.text for word in self._line)
+            if len(text) >= _LINE_CHARS or text.rstrip().endswith((".", "?", "!")):
+                self.flush()
+
+    def flush(self) -> None:
+        """Print what is left."""
+        if self._line:
+            text = "".join(word.text for word in self._line).strip()
+            console.out.print(f"{self._line[-1].end_s:6.1f} s  {text}", markup=False)
+            self._line = []
+
+
+async def play(mesh: Mesh, recording: Recording, *, language: str, speed: float) -> None:
+    """Stream a recording into a running mesh, show its captions and then the numbers."""
+    before = usage(mesh)
+    if console.out.is_terminal:
+        with Live(console=console.out, auto_refresh=False, vertical_overflow="visible") as live:
+            captions = LiveCaptions(live)
+
+            def draw(transcript: Transcript, new: list[HeardWord]) -> None:
+                captions.show(transcript, new)
+                live.refresh()
+
+            session = await converse(
+                mesh.grpc_target, recording, language=language, speed=speed, on_captions=draw
+            )
+    else:
+        plain = PlainCaptions()
+        session = await converse(
+            mesh.grpc_target, recording, language=language, speed=speed, on_captions=plain.show
+        )
+        plain.flush()
+    after = usage(mesh)
+    factor = await real_time_factor(mesh.metrics_url("asr"))
+    console.out.print()
+    console.out.print(report(session, before, after, factor))
+
+
+def usage(mesh: Mesh) -> Usage:
+    """CPU time and resident memory of every process of a mesh, now."""
+    cpu_s, memory_bytes = {}, {}
+    for name, pid in mesh.supervisor.pids.items():
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            cpu_s[name] = times.user + times.system
+            memory_bytes[name] = process.memory_info().rss
+    return Usage(cpu_s, memory_bytes)
+
+
+async def real_time_factor(metrics_url: str) -> float | None:
+    """Seconds the recogniser's model ran per second of audio it was given; None: unknown."""
+    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=5) as client:
+        try:
+            text = (await client.get(metrics_url)).text
+        except httpx.HTTPError:
+            return None
+    totals = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.labels.get("stage") == "asr"
+    }
+    audio_s = totals.get("voxmesh_audio_seconds_total", 0.0)
+    return totals.get("voxmesh_model_seconds_total", 0.0) / audio_s if audio_s else None
+
+
+def report(session: Session, before: Usage, after: Usage, factor: float | None) -> Table:
+    """The numbers of a session as a table of two columns."""
+    words = session.transcript.words
+    cpu_s = {name: after.cpu_s[name] - before.cpu_s.get(name, 0.0) for name in after.cpu_s}
+    table = Table(title=f"{session.model}, {session.audio_s:.1f} s of audio", show_header=False)
+    table.add_column("what")
+    table.add_column("value")
+    table.add_row("words", str(len(words)))
+    if words:
+        first = percentiles([word.first_delay_s for word in words])
+        final = percentiles([word.final_delay_s for word in words])
+        table.add_row("word first seen after it was spoken", _p50_p95(first))
+        table.add_row("word final after it was spoken", _p50_p95(final))
+    table.add_row("end of audio to end of session", f"{session.finish_s:.2f} s")
+    if factor is not None:
+        table.add_row("model time per second of speech (RTF)", f"{factor:.2f}")
+    table.add_row("CPU time per second of audio", f"{sum(cpu_s.values()) / session.audio_s:.2f} s")
+    for name, num_bytes in after.memory_bytes.items():
+        used = f"{cpu_s[name]:.1f} s CPU, {num_bytes / 1e6:.0f} MB"
+        table.add_row(f"  {name}", used)
+    for notice in session.notices:
+        table.add_row("notice", notice)
+    return table
+
+
+def percentiles(values: list[float]) -> tuple[float, float]:
+    """The median and the 95th percentile."""
+    if len(values) == 1:
+        return values[0], values[0]
+    cuts = quantiles(values, n=20, method="inclusive")
+    return cuts[9], cuts[18]
+
+
+def _p50_p95(pair: tuple[float, float]) -> str:
+    return f"p50 {pair[0]:.2f} s, p95 {pair[1]:.2f} s"
