@@ -35,7 +35,8 @@ _OPTIONS = [
     ("grpc.keepalive_permit_without_calls", 1),
     # A killed replica is back within a second or two; do not sit out gRPC's two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # In spite of its name this is how long one attempt may take; a busy machine needs a moment.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
 

@@ -75,7 +75,9 @@ class Pool:
         """Ask the pool what it can do; no answer changes nothing."""
         stub = asr_pb2_grpc.AsrServiceStub(self.channel)
         try:
-            answer = await stub.Describe(asr_pb2.DescribeRequest(), timeout=_DESCRIBE_S)
+            answer = await stub.Describe(
+                asr_pb2.DescribeRequest(), timeout=_DESCRIBE_S, wait_for_ready=True
+            )
         except grpc.aio.AioRpcError as error:
             log.info("pool not reached", target=self.target, code=error.code().name)
             return

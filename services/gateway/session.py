@@ -21,8 +21,6 @@ from services.gateway.stage import Patience, Stage
 from services.gateway.tasks import Bell, first_error
 from services.gateway.transcript import Notice, Transcript
 from services.gateway.upstream import AsrUpstream, VadUpstream
-from voxmesh.asr.v1 import asr_pb2
-from voxmesh.vad.v1 import vad_pb2
 
 __all__ = ["Pace", "Session", "SessionConfig", "SessionLimits", "Task"]
 
@@ -89,7 +87,7 @@ class Session:
             # A recording gets long windows, which are cheaper and read better.
             mark_pauses=config.pace is Pace.LIVE,
         )
-        self._vad: Stage[vad_pb2.DetectRequest, vad_pb2.DetectResponse] = Stage(
+        self._vad = Stage(
             VadUpstream(vad, config, self._speech),
             self._lane,
             self._ring,
@@ -99,7 +97,7 @@ class Session:
             notify=self._notify,
         )
         self._vad_lost = False
-        self._asr: Stage[asr_pb2.TranscribeRequest, asr_pb2.TranscribeResponse] = Stage(
+        self._asr = Stage(
             AsrUpstream(asr, config, self.transcript, committed=self._committed),
             self._speech.route,
             self._ring,
