@@ -1,0 +1,163 @@
+"""Uploads, against a server that answers like the OpenAI API does."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import HTTP
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from services.cli import transcribe
+from services.cli.transcribe import Request
+
+
+class FakeServer:
+    """Transcribes every upload to its own file name; fails those called bad."""
+
+    def __init__(self) -> None:
+        self.forms: list[dict[str, bytes]] = []
+        self.health: object = {"status": "ok", "ready": True}
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._answer(200, json.dumps(fake.health))
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
+                message = BytesParser(EmailMessage, policy=HTTP).parsebytes(head + body)
+                form, name = {}, ""
+                for part in message.iter_parts():
+                    form[part["Content-Disposition"].params["name"]] = bytes(
+                        part.get_payload(decode=True)
+                    )
+                    name = part.get_filename() or name
+                fake.forms.append(form)
+                if "bad" in name:
+                    error = {"error": {"message": "not audio", "type": "invalid_request_error"}}
+                    self._answer(400, json.dumps(error))
+                else:
+                    self._answer(200, f"text of {name}\n")
+
+            def _answer(self, status: int, text: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text.encode())))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Keep the test's output clean."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    fake = FakeServer()
+    thread = threading.Thread(target=fake.server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield fake
+    fake.server.shutdown()
+    fake.server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / name for name in ("one.wav", "bad.mp3", "three.flac")]
+    for path in paths:
+        path.write_bytes(path.name.encode() * 1000)
+    return paths
+
+
+async def test_recordings_are_transcribed_in_order_and_a_bad_one_stops_nobody(
+    server: FakeServer, recordings: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = Request("text", language="de", prompt="Ada", model="base")
+    failed = await transcribe.transcribe(server.url, recordings, [None] * 3, request)
+    assert failed == 1
+    captured = capsys.readouterr()
+    assert captured.out == "text of one.wav\ntext of three.flac\n"
+    assert "bad.mp3: not audio (HTTP 400)" in captured.err
+    form = server.forms[0]
+    assert form["file"] == recordings[0].read_bytes()
+    fields = {name: value for name, value in form.items() if name != "file"}
+    assert fields == {
+        "model": b"base",
+        "response_format": b"text",
+        "language": b"de",
+        "prompt": b"Ada",
+    }
+
+
+async def test_transcripts_go_to_files_of_their_kind(
+    server: FakeServer, recordings: list[Path], tmp_path: Path
+) -> None:
+    files = [recordings[0], recordings[2]]
+    targets = transcribe.outputs(files, tmp_path / "out", "srt")
+    assert await transcribe.transcribe(server.url, files, targets, Request("srt")) == 0
+    assert (tmp_path / "out" / "one.srt").read_text() == "text of one.wav\n"
+    assert (tmp_path / "out" / "three.srt").read_text() == "text of three.flac\n"
+
+
+async def test_a_server_that_is_not_there_is_named_with_what_to_do(
+    recordings: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Nobody listens on the discard port.
+    failed = await transcribe.transcribe("http://127.0.0.1:9", recordings[:1], [None], Request())
+    assert failed == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "http://127.0.0.1:9" in said
+    assert "start `voxmesh serve`, or name another with --server" in said
+
+
+@pytest.mark.parametrize(
+    ("health", "expected"),
+    [
+        ({"status": "ok", "ready": True}, True),
+        ({"status": "ok", "ready": False}, False),
+        ({"status": "ok"}, False),
+        ("something else", False),
+    ],
+)
+async def test_only_a_voxmesh_that_can_work_counts_as_running(
+    server: FakeServer, health: object, expected: bool
+) -> None:
+    server.health = health
+    assert await transcribe.running_server(server.url) is expected
+
+
+async def test_no_server_is_no_running_server() -> None:
+    async with asyncio.timeout(5):
+        assert not await transcribe.running_server("http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("files", "output", "expected"),
+    [
+        (["a.wav"], None, [None]),
+        (["a.wav"], "a.txt", ["a.txt"]),
+        (["a.wav"], "folder", ["folder/a.vtt"]),
+        (["a.wav", "b.mp3"], "folder", ["folder/a.vtt", "folder/b.vtt"]),
+        (["a.wav", "b.mp3"], "dotted.folder", ["dotted.folder/a.vtt", "dotted.folder/b.vtt"]),
+    ],
+)
+def test_where_transcripts_go(
+    tmp_path: Path, files: list[str], output: str | None, expected: list[str | None]
+) -> None:
+    targets = transcribe.outputs(
+        [Path(file) for file in files], tmp_path / output if output else None, "vtt"
+    )
+    assert targets == [tmp_path / path if path else None for path in expected]
+
+
+def test_two_recordings_of_one_name_are_refused_rather_than_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the same name"):
+        transcribe.outputs([Path("x/a.wav"), Path("y/a.mp3")], tmp_path, "text")
