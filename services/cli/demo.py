@@ -26,21 +26,16 @@ class Usage:
     memory_bytes: dict[str, int]
 
 
-class LiveCaptions:
-    """Captions that grow in place: committed words plain, the tail dim."""
-
-    def __init__(self, live: Live) -> None:
-        self._live = live
-
-    def show(self, transcript: Transcript, _new: list[HeardWord]) -> None:
-        """Draw the end of the transcript."""
-        text = transcript.text.strip()
-        shown = text[-_SHOWN_CHARS:]
-        self._live.update(
-            Text("… " if len(shown) < len(text) else "")
-            + Text(shown)
-            + Text((" " if shown else "") + transcript.tail.strip(), style="dim")
-        )
+def live_text(transcript: Transcript) -> Text:
+    """The end of a transcript as it looks now: committed words plain, the tail dim."""
+    text = transcript.text.strip()
+    shown = text[-_SHOWN_CHARS:]
+    tail = transcript.tail.strip()
+    return (
+        Text("… " if len(shown) < len(text) else "")
+        + Text(shown)
+        + Text(f" {tail}" if shown else tail, style="dim")
+    )
 
 
 class PlainCaptions:
@@ -70,11 +65,9 @@ async def play(mesh: Mesh, recording: Recording, *, language: str, speed: float)
     before = usage(mesh)
     if console.out.is_terminal:
         with Live(console=console.out, auto_refresh=False, vertical_overflow="visible") as live:
-            captions = LiveCaptions(live)
 
-            def draw(transcript: Transcript, new: list[HeardWord]) -> None:
-                captions.show(transcript, new)
-                live.refresh()
+            def draw(transcript: Transcript, _new: list[HeardWord]) -> None:
+                live.update(live_text(transcript), refresh=True)
 
             session = await converse(
                 mesh.grpc_target, recording, language=language, speed=speed, on_captions=draw

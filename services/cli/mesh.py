@@ -112,7 +112,9 @@ class Mesh:
         self.ws_url = f"ws://{_join(address, options.port)}"
         self.grpc_target = _join(address, options.grpc_port)
         stages = [self._stage("vad", self._vad()), self._stage("asr", self._asr())]
-        self.supervisor = Supervisor([stages, [self._gateway()]], report=report)
+        self.waves = (tuple(stages), (self._gateway(),))
+        """The processes, in the order in which they start."""
+        self.supervisor = Supervisor(self.waves, report=report)
 
     def run(self, work: Callable[["Mesh"], Coroutine[Any, Any, None]]) -> None:
         """Bring the mesh up, do the work, bring it down.
