@@ -63,6 +63,10 @@ class Decoder(Protocol):
         After ``close``, or once ``blocks`` has failed, the bytes are dropped.
         """
 
+    @property
+    def pending(self) -> bool:
+        """Whether bytes that were written have not been looked at yet."""
+
     def close(self) -> None:
         """Nothing more will be written: ``blocks`` ends after what was."""
 

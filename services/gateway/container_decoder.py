@@ -56,6 +56,10 @@ class _ContainerDecoder:
         except AbandonedError:
             return
 
+    @property
+    def pending(self) -> bool:
+        return not (self._input.empty and self._output.empty)
+
     def close(self) -> None:
         self._input.end()
 

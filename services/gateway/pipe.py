@@ -81,6 +81,11 @@ class Pipe:
             self._notify()
 
     @property
+    def empty(self) -> bool:
+        """Whether everything put has been taken."""
+        return not self._chunks
+
+    @property
     def abandoned(self) -> bool:
         """Whether ``abandon`` was called."""
         return self._abandoned

@@ -46,6 +46,10 @@ class _RawDecoder:
         except AbandonedError:
             return
 
+    @property
+    def pending(self) -> bool:
+        return not self._pipe.empty
+
     def close(self) -> None:
         self._pipe.end()
 
