@@ -1,4 +1,5 @@
 UV       := $(shell command -v uv)
+PYTHON   ?= python3
 BIN      := .venv/bin
 SERVICES := vad asr gateway cli
 COMPILE   = uv pip compile -q --universal --generate-hashes pyproject.toml
@@ -14,7 +15,8 @@ ifneq ($(UV),)
 	uv pip sync -q --python $(BIN)/python --require-hashes $(REQS)/dev.txt
 	uv pip install -q --python $(BIN)/python --no-deps -e .
 else
-	python3 -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: make install PYTHON=python3.12, or install uv'; exit 1; }
+	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --require-hashes -r $(REQS)/dev.txt
 	$(BIN)/python -m pip install -q --no-deps -e .
 endif
@@ -28,7 +30,7 @@ proto: install  ## Regenerate proto/gen
 check: install  ## Lint, types, contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/buf lint && $(BIN)/lint-imports
 	if git rev-parse -q --verify origin/main >/dev/null; then $(BIN)/buf breaking --against '.git#ref=origin/main'; fi
-test: install  ## Run the tests, the real services with real models among them
+test: install  ## Fetch the small models and run every test
 	$(BIN)/voxmesh pull silero-vad tiny.en base speech
 	$(BIN)/pytest -q
 demo: install  ## Stream a real recording through the whole mesh and watch the captions
