@@ -3,6 +3,7 @@
 * MeshError
   + InvalidRequestError     INVALID_ARGUMENT      change the request
   + NotFoundError           NOT_FOUND             name something that is there
+  + UnauthenticatedError    UNAUTHENTICATED       present a key that is known
   + CheckpointError         FAILED_PRECONDITION   start afresh, or resume on the same engine
   + StreamTooLongError      OUT_OF_RANGE          open a new stream
   + OverloadedError         RESOURCE_EXHAUSTED    retry after a delay
@@ -38,6 +39,13 @@ class NotFoundError(MeshError):
 
     code = grpc.StatusCode.NOT_FOUND
     reason = "NOT_FOUND"
+
+
+class UnauthenticatedError(MeshError):
+    """No key was presented, or none that is known."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
 
 
 class CheckpointError(MeshError):

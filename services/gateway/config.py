@@ -21,6 +21,11 @@ class Settings(ServiceSettings):
     """The VAD service: ``unix:/path``, ``host:port`` or ``dns:///host:port``."""
     asr_targets: tuple[str, ...] = Field(default=("127.0.0.1:50052",), min_length=1)
     """One target per pool of recognisers, as a JSON list; the first is the default."""
+    api_keys: tuple[str, ...] = Field(default=(), repr=False)
+    """Keys of which clients must present one, as a JSON list; empty: the gateway is open."""
+    origins: tuple[str, ...] = ()
+    """Web pages that browsers may connect from, such as https://example.org, as a JSON list; empty:
+    any."""
     language: str = Field(default="", pattern="^([a-z]{2,3})?$")
     """ISO 639-1 code of the language of sessions that name none; empty: detect it."""
     max_sessions: int = Field(default=64, ge=1, le=100_000)
@@ -38,6 +43,8 @@ class Settings(ServiceSettings):
     """Audio before the start of speech that the recogniser gets too, in milliseconds."""
     idle_s: float = Field(default=300.0, ge=0.05, le=24 * 3600)
     """A live client that sends nothing for so long is taken to have finished, in seconds."""
+    inbox_bytes: int = Field(default=8 * 1024 * 1024, ge=64 * 1024, le=1024 * 1024 * 1024)
+    """Bytes taken from a client ahead of its session, so that pings are answered meanwhile."""
     pcm_input: bool = True
     """Whether browsers on /asr are asked for PCM rather than for MediaRecorder's WebM."""
     open_timeout_s: float = Field(default=5.0, gt=0, le=60)

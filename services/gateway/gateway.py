@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from services.common import telemetry
@@ -29,6 +29,8 @@ class Gateway:
         self._vad = open_channel(settings.vad_target)
         self._slots = Slots(settings.max_sessions)
         self._draining = False
+        self.closing = asyncio.Event()
+        """Set when live clients have talked long enough: what they said so far is all there is."""
         self._left = Bell()
 
     @property
@@ -77,14 +79,21 @@ class Gateway:
         return not self._draining and all((await self.ready()).values())
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no new sessions, and return when those that are open have ended, or in time."""
+        """Take no new sessions, and return when those that are open have ended, or in time.
+
+        Half of the time is for sessions to end by themselves. Then live ones are ended, so that
+        their last words still arrive.
+        """
         self._draining = True
-        try:
+        await self._emptied(timeout_s / 2)
+        self.closing.set()
+        await self._emptied(timeout_s / 2)
+
+    async def _emptied(self, timeout_s: float) -> None:
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while self._slots.taken:
                     await self._left.wait()
-        except TimeoutError:
-            return
 
     async def close(self) -> None:
         """Close every channel."""

@@ -1,0 +1,56 @@
+"""The HTTP and WebSocket side of the gateway: every protocol, health and metrics, on one port."""
+
+from collections.abc import Sequence
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from services.gateway.auth import Guard, Keys
+from services.gateway.gateway import Gateway
+from services.gateway.protocols import wlk
+
+
+def create_app(gateway: Gateway, protocols: Sequence[BaseRoute] = ()) -> Starlette:
+    """The application.
+
+    Args:
+        gateway: What serves the sessions.
+        protocols: The routes of the protocols that run over plain HTTP.
+
+    """
+
+    async def asr(websocket: WebSocket) -> None:
+        await wlk.serve(websocket, gateway)
+
+    async def health(_request: Request) -> JSONResponse:
+        models = gateway.models()
+        backend = models[0].engine if models else ""
+        ready = await gateway.healthy()
+        return JSONResponse({"status": "ok", "backend": backend, "ready": ready})
+
+    async def ready(_request: Request) -> JSONResponse:
+        stages = await gateway.ready()
+        fit = all(stages.values()) and not gateway.draining
+        return JSONResponse({"ready": fit, "stages": stages}, 200 if fit else 503)
+
+    async def metrics(_request: Request) -> Response:
+        return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    settings = gateway.settings
+    return Starlette(
+        routes=[
+            *protocols,
+            WebSocketRoute("/asr", asr),
+            Route("/health", health),
+            Route("/ready", ready),
+            Route("/metrics", metrics),
+        ],
+        middleware=[
+            Middleware(Guard, keys=Keys(settings.api_keys), origins=settings.origins),
+        ],
+    )

@@ -1,0 +1,265 @@
+"""``/asr``: the WebSocket of WhisperLiveKit, for its browser UI, its clients and its forks."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import structlog
+from starlette.responses import JSONResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from services.common import telemetry
+from services.common.errors import (
+    ClientLeftError,
+    InvalidRequestError,
+    MeshError,
+    NotFoundError,
+)
+from services.gateway.decoder import ContainerFormat, open_decoder
+from services.gateway.gateway import Gateway
+from services.gateway.inbox import Inbox
+from services.gateway.protocols.wlk_view import Message, View
+from services.gateway.session import Session, SessionConfig
+from services.gateway.tasks import first_error
+
+log = structlog.get_logger(__name__)
+
+PROTOCOL = "wlk"
+
+_UNSUPPORTED = 4400
+_UPDATE_S = 0.05
+"""Between two messages, at least."""
+_LAG_S = 1.0
+"""Between two messages of which the later only says how far behind the transcript is."""
+_BYTES_PER_S = 64_000
+"""The whole transcript is sent again with every change: the longer it is, the rarer."""
+_SEND_S = 30.0
+"""A client that takes no message for so long is gone."""
+_MAGIC_BYTES = 12
+
+
+async def serve(websocket: WebSocket, gateway: Gateway) -> None:
+    """Serve one connection from its handshake to its end."""
+    query = websocket.query_params
+    language = query.get("language", "")
+    config = SessionConfig(
+        session_id=uuid.uuid4().hex,
+        protocol=PROTOCOL,
+        language_code="" if language == "auto" else language,
+        model=query.get("model", ""),
+    )
+    with ExitStack() as slot:
+        try:
+            if target := query.get("target_language", ""):
+                raise InvalidRequestError(f"no translator is connected for language {target!r}")
+            session = slot.enter_context(gateway.session(config))
+        except (InvalidRequestError, NotFoundError) as error:
+            await _reject(websocket, str(error))
+            return
+        except MeshError as error:
+            await websocket.send_denial_response(
+                JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
+            )
+            return
+        connection = _Connection(websocket, gateway, session, slot)
+        with suppress(ClientLeftError), first_error():
+            await connection.serve()
+
+
+async def _reject(websocket: WebSocket, error: str) -> None:
+    await websocket.accept()
+    with suppress(WebSocketDisconnect):
+        await websocket.send_json({"type": "error", "error": error})
+        await websocket.close(_UNSUPPORTED)
+
+
+class _Connection:
+    """A client and its session. Three tasks: one receives, one transcribes, one sends."""
+
+    def __init__(
+        self, websocket: WebSocket, gateway: Gateway, session: Session, slot: ExitStack
+    ) -> None:
+        self._websocket = websocket
+        self._gateway = gateway
+        self._settings = gateway.settings
+        self._session = session
+        self._slot = slot
+        self._mode = websocket.query_params.get("mode", "full")
+        self._pcm = self._settings.pcm_input
+        if (input_format := websocket.query_params.get("format")) is not None:
+            self._pcm = input_format == "pcm"
+        self._inbox = Inbox(self._settings.inbox_bytes)
+        self._over = asyncio.Event()
+        self._failure = ""
+        self._view = View(
+            session.transcript,
+            diff=self._mode == "diff",
+            name_language=not session.config.language_code,
+        )
+
+    async def serve(self) -> None:
+        """Serve the client until it has left, or has been told that all is said and lingers.
+
+        Raises:
+            ClientLeftError: It left.
+
+        """
+        with _leaving():
+            await self._websocket.accept()
+        await self._send({"type": "config", "useAudioWorklet": self._pcm, "mode": self._mode})
+        async with asyncio.TaskGroup() as tasks:
+            receive = tasks.create_task(self._receive(), name="wlk.receive")
+            tasks.create_task(self._transcribe(), name="wlk.transcribe")
+            close = tasks.create_task(self._close(), name="wlk.close")
+            await self._show()
+            close.cancel()
+            self._slot.close()
+            # The client closes; one that does not is not waited for for ever.
+            await asyncio.wait((receive,), timeout=self._settings.idle_s)
+            receive.cancel()
+        with suppress(WebSocketDisconnect):
+            await self._websocket.close()
+
+    async def _close(self) -> None:
+        """End the session when the gateway has to stop."""
+        await self._gateway.closing.wait()
+        self._inbox.end()
+
+    async def _receive(self) -> None:
+        """Take in audio to its end, then wait for the client to leave."""
+        try:
+            async with asyncio.timeout(self._settings.idle_s) as idle:
+                loop = asyncio.get_running_loop()
+                while data := await self._next_frame():
+                    idle.reschedule(None)  # It is the client that waits now.
+                    await self._inbox.put(data)
+                    idle.reschedule(loop.time() + self._settings.idle_s)
+        except TimeoutError:
+            log.info("client idle", session_id=self._session.config.session_id)
+        self._inbox.end()
+        while True:
+            await self._next_frame()
+
+    async def _next_frame(self) -> bytes:
+        """The next binary frame; text says nothing here.
+
+        Raises:
+            ClientLeftError: The client closed the connection, or lost it.
+
+        """
+        while True:
+            message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                raise ClientLeftError
+            if (data := message.get("bytes")) is not None:
+                return bytes(data)
+
+    async def _transcribe(self) -> None:
+        """Run the session; whatever becomes of it, the client is told that it is over."""
+        try:
+            await self._run()
+        except MeshError as error:
+            self._failure = str(error)
+        except ClientLeftError:
+            raise
+        except Exception:  # the boundary: a bug must not keep the end from the client
+            log.exception("unexpected error", session_id=self._session.config.session_id)
+            self._failure = "internal error"
+        self._over.set()
+
+    async def _run(self) -> None:
+        blocks = self._inbox.blocks()
+        head = b""
+        async for data in blocks:
+            head += data
+            if len(head) >= _MAGIC_BYTES:
+                break
+        whole = _chained(head, blocks)
+        if self._pcm and not _is_container(head):
+            await self._session.run(whole)
+        elif not head:
+            await self._session.run(blocks)
+        else:
+            await self._run_decoded(whole)
+
+    async def _run_decoded(self, data: AsyncIterator[bytes]) -> None:
+        async with open_decoder(
+            ContainerFormat(), max_duration_s=self._settings.max_session_s
+        ) as decoder:
+
+            async def write() -> None:
+                async for block in data:
+                    await decoder.write(block)
+                decoder.close()
+
+            with first_error():
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(write(), name="wlk.decode")
+                    await self._session.run(decoder.blocks())
+
+    async def _show(self) -> None:
+        """Send what changes, as often as it may, until the session is over; then the end."""
+        clock = asyncio.get_running_loop().time
+        seen = -1
+        lags_at = clock()
+        while not self._over.is_set():
+            seen = await self._next_change(seen, lags_at + _LAG_S - clock())
+            message = self._view.update(lags_too=clock() >= lags_at + _LAG_S)
+            if clock() >= lags_at + _LAG_S:
+                lags_at = clock()
+            if message is None:
+                continue
+            lags_at = clock()
+            size = await self._send(message)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), max(_UPDATE_S, size / _BYTES_PER_S))
+        await self._send(self._view.last())
+        if self._failure:
+            await self._send(self._view.failure(self._failure))
+        await self._send({"type": "ready_to_stop"})
+
+    async def _next_change(self, seen: int, timeout_s: float) -> int:
+        if self._session.ended:
+            # ``_over`` follows at once: the decoder may have something to add.
+            await self._over.wait()
+        return await self._session.changed(seen, timeout_s=max(timeout_s, 0))
+
+    async def _send(self, message: Message) -> int:
+        """Send a message; its size in bytes.
+
+        Raises:
+            ClientLeftError: The client is gone, or takes nothing any more.
+
+        """
+        text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+        with _leaving():
+            async with asyncio.timeout(_SEND_S):
+                await self._websocket.send_text(text)
+        size = len(text.encode())
+        telemetry.MESSAGES_SENT.labels(PROTOCOL).inc()
+        telemetry.BYTES_SENT.labels(PROTOCOL).inc(size)
+        return size
+
+
+@contextmanager
+def _leaving() -> Iterator[None]:
+    try:
+        yield
+    except (WebSocketDisconnect, TimeoutError):
+        raise ClientLeftError from None
+
+
+def _is_container(head: bytes) -> bool:
+    """Whether a client that was asked for PCM sends a file or MediaRecorder's stream instead."""
+    magic = (b"\x1a\x45\xdf\xa3", b"OggS", b"fLaC", b"ID3")
+    wave = head.startswith(b"RIFF") and head[8:12] == b"WAVE"
+    return head.startswith(magic) or wave or head[4:8] == b"ftyp"
+
+
+async def _chained(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if head:
+        yield head
+    async for data in rest:
+        yield data

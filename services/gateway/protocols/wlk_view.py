@@ -1,0 +1,149 @@
+"""A transcript as the messages of ``/asr``: the whole state each time, or what changed in it."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from services.common.timeline import seconds
+from services.common.words import text_of
+from services.gateway.lines import SILENCE, Line, Lines, clock
+from services.gateway.transcript import Transcript
+
+Message: TypeAlias = dict[str, object]
+
+_LAGS = (
+    "remaining_time_transcription",
+    "remaining_time_transcription_processing",
+    "remaining_time_transcription_policy",
+    "remaining_time_diarization",
+)
+
+
+class View:
+    """What one client has been sent of one transcript."""
+
+    def __init__(self, transcript: Transcript, *, diff: bool, name_language: bool) -> None:
+        """Create the view of a client that has seen nothing.
+
+        Args:
+            transcript: What it is shown.
+            diff: Whether only what changed is sent, after a first message with everything.
+            name_language: Whether lines name the language that was detected.
+
+        """
+        self._transcript = transcript
+        self._diff = diff
+        self._name_language = name_language
+        self._lines = Lines()
+        self._num_words = 0
+        self._num_sent = 0
+        """Lines at the front that the client has as they are."""
+        self._seq = 0
+        self._language = ""
+        self._sent_tail = ""
+        self._sent_lags: Sequence[float] = (0.0,) * len(_LAGS)
+
+    def update(self, *, lags_too: bool) -> Message | None:
+        """The next message, or None if nothing is new.
+
+        Args:
+            lags_too: Whether it is news that only the lags have changed.
+
+        """
+        news = self._read()
+        lags = self._lags()
+        if not (news or (lags_too and lags != self._sent_lags)):
+            return None
+        self._sent_lags = lags
+        return self._changes() if self._diff else self._state()
+
+    def last(self) -> Message:
+        """The message with which everything has been said."""
+        self._read()
+        self._sent_lags = self._lags()
+        return self._changes() if self._diff else self._state()
+
+    def failure(self, error: str) -> Message:
+        """The message that says that the session cannot go on. Send what was said before it."""
+        if self._diff:
+            return {**self._changes(), "status": "error", "error": error}
+        return {
+            "status": "error",
+            "lines": [],
+            **_buffers(""),
+            **dict.fromkeys(_LAGS, 0.0),
+            "error": error,
+        }
+
+    def _read(self) -> bool:
+        """Take in what the transcript has now; whether any of it is shown."""
+        transcript = self._transcript
+        words = transcript.words[self._num_words :]
+        self._num_words += len(words)
+        if words:
+            # The last line may grow: the client does not have it as it will be.
+            self._num_sent = min(self._num_sent, max(0, len(self._lines) - 1))
+            self._lines.extend(words)
+        language = transcript.language_code if self._name_language else ""
+        if language != self._language:
+            self._language = language
+            self._num_sent = 0
+            words = words or transcript.words
+        tail = text_of(transcript.tail)
+        news = bool(words) or tail != self._sent_tail
+        self._sent_tail = tail
+        return news
+
+    def _lags(self) -> Sequence[float]:
+        transcript = self._transcript
+        undecoded = max(0, transcript.received_sample - transcript.decoded_sample)
+        uncommitted = max(0, transcript.decoded_sample - transcript.committed_sample)
+        samples = (undecoded + uncommitted, undecoded, uncommitted, 0)
+        return tuple(round(seconds(lag), 1) for lag in samples)
+
+    def _state(self) -> Message:
+        return {
+            "status": self._status(),
+            "lines": [self._line(line) for line in self._lines[:]],
+            **_buffers(self._sent_tail),
+            **dict(zip(_LAGS, self._sent_lags, strict=True)),
+        }
+
+    def _changes(self) -> Message:
+        self._seq += 1
+        new = [self._line(line) for line in self._lines[self._num_sent :]]
+        first = self._seq == 1
+        self._num_sent = len(self._lines)
+        if first:
+            return {"type": "snapshot", "seq": 1, **self._state()}
+        return {
+            "type": "diff",
+            "seq": self._seq,
+            "status": self._status(),
+            "n_lines": len(self._lines),
+            **({"new_lines": new} if new else {}),
+            **_buffers(self._sent_tail),
+            **dict(zip(_LAGS, self._sent_lags, strict=True)),
+        }
+
+    def _status(self) -> str:
+        spoken = len(self._lines) or self._sent_tail
+        return "active_transcription" if spoken else "no_audio_detected"
+
+    def _line(self, line: Line) -> Message:
+        message: Message = {
+            "speaker": line.speaker,
+            "text": line.text,
+            "start": clock(line.first_sample),
+            "end": clock(line.end_sample),
+        }
+        if self._language and line.speaker != SILENCE:
+            message["detected_language"] = self._language
+        return message
+
+
+def _buffers(transcription: str) -> Message:
+    return {
+        "buffer_transcription": transcription,
+        "buffer_diarization": "",
+        "buffer_translation": "",
+    }
