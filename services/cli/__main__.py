@@ -244,6 +244,8 @@ def _run(
     options: MeshOptions, work: Callable[[Mesh], Coroutine[Any, Any, None]], *, offline: bool
 ) -> None:
     """Fetch what is missing and run a mesh for as long as some work takes."""
+    if missing := checks.missing_for(("vad", "asr", "gateway")):
+        console.fail(missing)
     _ensure(["silero-vad", options.model], offline=offline)
     try:
         options = options.with_free_ports()

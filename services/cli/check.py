@@ -2,7 +2,7 @@
 
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -44,15 +44,21 @@ def findings() -> Iterator[Finding]:
     yield from _models()
 
 
+def missing_for(extras: Sequence[str]) -> str:
+    """What must be installed before these extras work, as a sentence; empty: nothing."""
+    wrong = [finding for finding in _packages(extras) if finding.state == "wrong"]
+    return "; ".join(finding.detail for finding in wrong)
+
+
 def _python() -> Finding:
     where = f"on {platform.system()} {platform.machine()}"
     return Finding("python", "ok", f"{platform.python_version()} {where}")
 
 
-def _packages() -> Iterator[Finding]:
+def _packages(extras: Sequence[str] = _EXTRAS) -> Iterator[Finding]:
     """What each extra asks for, against what is installed."""
     wanted = [Requirement(text) for text in metadata.requires("voxmesh") or ()]
-    for extra in _EXTRAS:
+    for extra in extras:
         mine = [one for one in wanted if _belongs(one, extra)]
         problems = [problem for one in mine if (problem := _problem(one))]
         name = f"packages for {extra}" if extra else "packages"

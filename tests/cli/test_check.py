@@ -39,6 +39,13 @@ def test_a_package_that_is_missing_or_too_old_names_the_extra(
     assert "is not >=99, nosuchpackage is missing: pip install 'voxmesh[asr]'" in finding.detail
 
 
+def test_a_mesh_without_its_packages_is_not_even_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "requires", lambda _name: ['nosuchpackage; extra == "gateway"'])
+    result = voxmesh("serve", "--port", "0", "--grpc-port", "0")
+    assert result.exit_code == 1
+    assert "nosuchpackage is missing: pip install 'voxmesh[gateway]'" in said(result)
+
+
 def test_spans_are_not_needed_to_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "requires", lambda _name: ['nosuchpackage; extra == "tracing"'])
     assert find("packages for tracing").state == "note"
