@@ -5,9 +5,9 @@ choice, and may open nothing but the bytes at hand.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import av
 from av.audio.frame import AudioFrame
@@ -19,14 +19,13 @@ from services.common.audio import BYTES_PER_SAMPLE
 from services.common.errors import InvalidRequestError, StreamTooLongError
 from services.common.timeline import SAMPLE_RATE_HZ
 from services.gateway.audio_input import BLOCK_BYTES, EmptyAudioError
+from services.gateway.byte_source import ReadNext, Source
+from services.gateway.mp4 import BoxSource, SpooledSource, index_comes_first
 from services.gateway.sniff import ID3_HEADER_BYTES, Found, id3_bytes, sniff
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.packet import Packet
-
-ReadNext = Callable[[], bytes | None]
-"""Returns the next bytes as they came, waiting for them; None at the end."""
 
 _READ_BYTES = 4096
 """As much as FFmpeg reads at a time. With more it waits longer before the first sound."""
@@ -34,10 +33,10 @@ _SEARCH_BYTES = 1 << 13
 """How far into the input the first frame of an MP3 or AAC is looked for."""
 _HINTED_SEARCH_BYTES = 1 << 17
 """How far, if the client says that there is one."""
-_INDEX_SEARCH_BYTES = 1 << 20
-"""How far into an MP4 its index is looked for before it counts as being at the end."""
 _PLACEHOLDER_BYTES = 0x7FFF0000
 """From this length on, a WAV header says what writers say who do not know the length yet."""
+_RATES_HZ = range(4000, 768_001)
+"""Rates that are resampled. From a lower one, a frame of a few bytes would become minutes."""
 _SPOOL_MEMORY_BYTES = 1 << 22
 """What a spooled MP4 may take of memory before it goes to disk."""
 
@@ -72,16 +71,17 @@ def decode(read_next: ReadNext, limits: Limits, *, hint: str | None = None) -> I
         StreamTooLongError: The audio is longer than allowed.
 
     """
-    source = _Source(read_next)
+    source = Source(read_next)
     found = _recognise(source, hint)
     source.skip(found.offset)
     claims_length = found.demuxer != "wav" or _wav_length_is_real(source)
     with tempfile.SpooledTemporaryFile(_SPOOL_MEMORY_BYTES) as spool:
-        if found.demuxer == "mov" and not _index_comes_first(source):
-            _fill(spool, source, limits.max_spool_bytes)
-            file: object = _SpooledSource(spool)
+        if found.demuxer != "mov":
+            file: Source | BoxSource | SpooledSource = source
+        elif index_comes_first(source):
+            file = BoxSource(source)
         else:
-            file = source
+            file = SpooledSource(source, spool, max_bytes=limits.max_spool_bytes)
         with _open(file, found) as container:
             _check_track(container)
             duration_us = container.duration if claims_length else None
@@ -90,52 +90,7 @@ def decode(read_next: ReadNext, limits: Limits, *, hint: str | None = None) -> I
             yield from _blocks(_pcm(container), limits)
 
 
-class _Source:
-    """The input as FFmpeg reads it, whose beginning can be looked at beforehand."""
-
-    def __init__(self, read_next: ReadNext) -> None:
-        self._read_next = read_next
-        self._ended = False
-        self.head = bytearray()
-
-    def fill(self, num_bytes: int) -> bool:
-        """Wait until ``head`` is so long; False: the input is shorter."""
-        while len(self.head) < num_bytes and not self._ended:
-            self._more()
-        return len(self.head) >= num_bytes
-
-    def skip(self, num_bytes: int) -> None:
-        """Forget so many of the next bytes."""
-        while num_bytes and self.fill(1):
-            dropped = min(num_bytes, len(self.head))
-            del self.head[:dropped]
-            num_bytes -= dropped
-
-    def read(self, num_bytes: int) -> bytes:
-        """Return at least one and at most so many bytes; none only at the end."""
-        self.fill(1)
-        data = bytes(self.head[:num_bytes])
-        del self.head[:num_bytes]
-        return data
-
-    def _more(self) -> None:
-        data = self._read_next()
-        if data is None:
-            self._ended = True
-        else:
-            self.head += data
-
-
-class _SpooledSource:
-    """A complete file as FFmpeg reads it: with ``seek``."""
-
-    def __init__(self, spool: IO[bytes]) -> None:
-        self.read = spool.read
-        self.seek = spool.seek
-        self.tell = spool.tell
-
-
-def _recognise(source: _Source, hint: str | None) -> Found:
+def _recognise(source: Source, hint: str | None) -> Found:
     if not source.fill(1):
         raise EmptyAudioError("the input is empty")
     while source.fill(ID3_HEADER_BYTES) and (length := id3_bytes(bytes(source.head))):
@@ -155,7 +110,7 @@ def _recognise(source: _Source, hint: str | None) -> Found:
         wanted *= 2
 
 
-def _wav_length_is_real(source: _Source) -> bool:
+def _wav_length_is_real(source: Source) -> bool:
     """Whether the header was written, or completed, by someone who knew the length."""
     offset = 12
     while source.fill(offset + 8) and offset < _SEARCH_BYTES:
@@ -165,38 +120,6 @@ def _wav_length_is_real(source: _Source) -> bool:
             return 0 < length < _PLACEHOLDER_BYTES
         offset += 8 + length + length % 2
     return False
-
-
-def _index_comes_first(source: _Source) -> bool:
-    """Whether an MP4 can be decoded while it arrives. Source: ISO 14496-12, 4.2."""
-    offset = 0
-    while source.fill(offset + 16) and offset < _INDEX_SEARCH_BYTES:
-        length = int.from_bytes(source.head[offset : offset + 4], "big")
-        if length == 1:
-            length = int.from_bytes(source.head[offset + 8 : offset + 16], "big")
-        match bytes(source.head[offset + 4 : offset + 8]):
-            case b"moov":
-                return True
-            case b"mdat":
-                return False
-        if length < 8:
-            return False
-        offset += length
-        if offset > _INDEX_SEARCH_BYTES:
-            return False
-    return False
-
-
-def _fill(spool: IO[bytes], source: _Source, max_bytes: int) -> None:
-    size = 0
-    while data := source.read(1 << 16):
-        size += len(data)
-        if size > max_bytes:
-            raise StreamTooLongError(
-                f"an MP4 with its index at the end is limited to {max_bytes} bytes"
-            )
-        spool.write(data)
-    spool.seek(0)
 
 
 def _open(file: object, found: Found) -> InputContainer:
@@ -215,7 +138,7 @@ def _open(file: object, found: Found) -> InputContainer:
             metadata_errors="ignore",
             io_open=_refuse,
         )
-    except (FFmpegError, ValueError) as error:
+    except FFmpegError as error:
         raise _undecodable(found) from error
 
 
@@ -231,7 +154,7 @@ def _check_track(container: InputContainer) -> None:
 
 
 def _refuse(url: str, flags: int, options: dict[str, str]) -> NoReturn:
-    raise PermissionError("an input may not name others")
+    raise InvalidRequestError("the input names other inputs, and none is opened")
 
 
 def _pcm(container: InputContainer) -> Iterator[bytes]:
@@ -242,6 +165,8 @@ def _pcm(container: InputContainer) -> Iterator[bytes]:
         if setup not in {None, now}:
             yield _resample(resampler, None)
             resampler = _new_resampler()
+        if frame.sample_rate not in _RATES_HZ:
+            raise InvalidRequestError(f"a sample rate of {frame.sample_rate} Hz is not supported")
         setup = now
         yield _resample(resampler, frame)
     if setup is not None:
@@ -267,10 +192,12 @@ def _packets(container: InputContainer) -> "Iterator[Packet[AudioStream] | None]
             packet = next(packets, None)
         except FFmpegError:
             packet = None
-        if packet is None or not packet.size:
+        if packet is None:
             yield None
             return
-        yield packet
+        # PyAV's own request to the codec at the end, or an empty packet, which would look like it.
+        if packet.size:
+            yield packet
 
 
 def _new_resampler() -> AudioResampler:
@@ -280,7 +207,11 @@ def _new_resampler() -> AudioResampler:
 def _resample(resampler: AudioResampler, frame: AudioFrame | None) -> bytes:
     if frame is not None:
         frame.pts = None
-    return b"".join(block.to_ndarray().tobytes() for block in resampler.resample(frame))
+    try:
+        blocks = resampler.resample(frame)
+    except (FFmpegError, ValueError) as error:
+        raise InvalidRequestError("the input's channels cannot be mixed to one") from error
+    return b"".join(block.to_ndarray().tobytes() for block in blocks)
 
 
 def _blocks(pieces: Iterator[bytes], limits: Limits) -> Iterator[bytes]:
