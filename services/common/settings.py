@@ -13,7 +13,7 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, use_attribute_docstrings=True)
 
     metrics_port: int = Field(default=0, ge=0, le=65535)
-    """Port on 127.0.0.1 that serves Prometheus metrics; 0: none."""
+    """Port that serves Prometheus metrics; 0: none."""
     metrics_host: str = "127.0.0.1"
     """Address that serves Prometheus metrics."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
