@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -129,6 +129,13 @@ def mesh_base(mesh: Callable[[str], ServedMesh]) -> ServedMesh:
     return mesh("base")
 
 
+@pytest.fixture(scope="session")
+def own_mesh(models: Models) -> Callable[..., AbstractContextManager[ServedMesh]]:
+    """Runs a mesh that the test may kill: a context manager, called with the model."""
+    models("silero-vad")
+    return serve
+
+
 @contextmanager
 def serve(model: str, *options: str, start_s: float = 120) -> Iterator[ServedMesh]:
     """Run ``voxmesh serve`` on free ports for as long as the block takes, then stop it kindly."""
@@ -151,8 +158,9 @@ def serve(model: str, *options: str, start_s: float = 120) -> Iterator[ServedMes
         try:
             _await_welcome(process, output, start_s)
             yield ServedMesh(process.pid, port, grpc_port, metrics_port, output)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=60) == 0, output.read_text(errors="replace")[-4000:]
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(timeout=60) == 0, output.read_text(errors="replace")[-4000:]
         finally:
             process.kill()
             process.wait()
