@@ -49,7 +49,7 @@ def serve(
     model: ModelOption = "base",
     language: LanguageOption = "",
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0: all, with no access control.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0: all. GATEWAY_API_KEYS says who may.")
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="For HTTP and WebSocket; 0: any free one.")
@@ -108,6 +108,9 @@ def transcribe_files(
     server: Annotated[
         str, typer.Option(help="A running voxmesh; unset: the one here, or a mesh for this job.")
     ] = "",
+    api_key: Annotated[
+        str, typer.Option(envvar="VOXMESH_API_KEY", help="Key that the server asks for.")
+    ] = "",
     language: LanguageOption = "",
     model: Annotated[str, typer.Option(help="Model; unset: the server's own, or base.")] = "",
     prompt: Annotated[str, typer.Option(help="Names and terms that may occur.")] = "",
@@ -122,7 +125,7 @@ def transcribe_files(
         targets = transcribe.outputs(files, output, format)
     except (ValueError, OSError) as error:
         console.fail(str(error))
-    request = transcribe.Request(format, language, model, prompt, timeout)
+    request = transcribe.Request(format, language, model, prompt, api_key, timeout)
     url = server or _DEFAULT_SERVER
     if server or asyncio.run(transcribe.running_server(url)):
         failed = asyncio.run(transcribe.transcribe(url, files, targets, request))
@@ -236,7 +239,9 @@ def version() -> None:
 
 def _own_mesh(model: str, threads: int, *, metrics: bool = False) -> MeshOptions:
     """A mesh for one job: on free ports, and quick to stop."""
-    options = MeshOptions(model=model, port=0, grpc_port=0, threads=threads, drain_s=1)
+    options = MeshOptions(
+        model=model, port=0, grpc_port=0, threads=threads, drain_s=1, private=True
+    )
     return options.with_free_metrics_port() if metrics else options
 
 

@@ -57,6 +57,8 @@ class MeshOptions:
     log_level: str = "info"
     drain_s: float = 10.0
     """How long a stopping mesh lets its sessions finish."""
+    private: bool = False
+    """For one job of ours: whatever keys the environment asks clients for, it asks for none."""
     verbose: bool = False
     """Write the logs to stderr instead of files."""
 
@@ -177,6 +179,8 @@ class Mesh:
         }
         if options.max_sessions:
             environment["GATEWAY_MAX_SESSIONS"] = str(options.max_sessions)
+        if options.private:
+            environment["GATEWAY_API_KEYS"] = "[]"
         return self._child("gateway", environment, ready)
 
     def _child(

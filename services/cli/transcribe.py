@@ -40,6 +40,7 @@ class Request:
     language: str = ""
     model: str = ""
     prompt: str = ""
+    api_key: str = ""
     timeout_s: float = 3600.0
     """How long the server may work on one recording before it answers."""
 
@@ -107,7 +108,7 @@ async def transcribe(
         disable=not console.err.is_terminal,
         transient=True,
     )
-    async with _client(url, timeout_s=request.timeout_s) as client:
+    async with _client(url, timeout_s=request.timeout_s, api_key=request.api_key) as client:
         with bars:
             for file, target in zip(files, targets, strict=True):
                 task = bars.add_task(file.name, state="uploading")
@@ -202,11 +203,12 @@ def _write(text: str, target: Path | None) -> None:
         raise TranscribeError(f"cannot write {target}: {error.strerror}") from error
 
 
-def _client(url: str, *, timeout_s: float) -> httpx.AsyncClient:
+def _client(url: str, *, timeout_s: float, api_key: str = "") -> httpx.AsyncClient:
     # A proxy that the environment names knows no way to this machine.
     host = httpx.URL(url).host
     return httpx.AsyncClient(
         base_url=url,
+        headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
         timeout=httpx.Timeout(timeout_s, connect=5),
         trust_env=host not in {"127.0.0.1", "localhost", "::1"},
     )

@@ -21,6 +21,7 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.forms: list[dict[str, bytes]] = []
+        self.keys: list[str | None] = []
         self.health: object = {"status": "ok", "ready": True}
         fake = self
 
@@ -39,6 +40,7 @@ class FakeServer:
                     )
                     name = part.get_filename() or name
                 fake.forms.append(form)
+                fake.keys.append(self.headers["Authorization"])
                 if "bad" in name:
                     error = {"error": {"message": "not audio", "type": "invalid_request_error"}}
                     self._answer(400, json.dumps(error))
@@ -105,6 +107,15 @@ async def test_transcripts_go_to_files_of_their_kind(
     assert await transcribe.transcribe(server.url, files, targets, Request("srt")) == 0
     assert (tmp_path / "out" / "one.srt").read_text() == "text of one.wav\n"
     assert (tmp_path / "out" / "three.srt").read_text() == "text of three.flac\n"
+
+
+@pytest.mark.parametrize(("key", "header"), [("s3cret", "Bearer s3cret"), ("", None)])
+async def test_a_key_is_presented_only_where_there_is_one(
+    server: FakeServer, recordings: list[Path], key: str, header: str | None
+) -> None:
+    request = Request(api_key=key)
+    assert await transcribe.transcribe(server.url, recordings[:1], [None], request) == 0
+    assert server.keys == [header]
 
 
 async def test_a_server_that_is_not_there_is_named_with_what_to_do(
