@@ -34,6 +34,7 @@ class SpeechMap:
         self._closing = False
         """Whether speech has ended and its last samples are not routed yet."""
         self._deaf = False
+        self._through = 0
         self._settled = 0
 
     @property
@@ -66,8 +67,9 @@ class SpeechMap:
 
     def heard(self, through_sample: int, settled_sample: int) -> None:
         """Everything before one position is classified, before the other for good."""
-        if self._deaf:
+        if self._deaf or (through_sample <= self._through and settled_sample <= self._settled):
             return
+        self._through = max(self._through, through_sample)
         self._settled = max(self._settled, settled_sample)
         if self._speaking:
             self.route.add_audio(through_sample)

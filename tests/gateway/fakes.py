@@ -20,8 +20,10 @@ from services.common.errors import (
 )
 from services.common.rpc import Metadata, Send, bidi
 from services.common.words import Word, words_to_proto
+from services.gateway.app import create_app
 from services.gateway.config import Settings
 from services.gateway.gateway import Gateway
+from services.gateway.http_server import http_server, listen
 from voxmesh.asr.v1 import asr_pb2, asr_pb2_grpc
 from voxmesh.common.v1 import stage_pb2
 from voxmesh.vad.v1 import vad_pb2, vad_pb2_grpc
@@ -418,6 +420,19 @@ async def running(vad: FakeVad, asr: FakeAsr, **settings: object) -> AsyncIterat
         stack.push_async_callback(gateway.close)
         await gateway.pools.describe()
         yield Mesh(gateway, vad, asr, vad_replica, asr_replica)
+
+
+@asynccontextmanager
+async def served(gateway: Gateway) -> AsyncIterator[int]:
+    """Serve HTTP and WebSockets on a loopback port."""
+    server = http_server(create_app(gateway))
+    listener = listen("127.0.0.1", 0)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
 
 
 def words_at(*seconds: float, length_s: float = 0.4) -> list[Word]:

@@ -1,0 +1,48 @@
+"""The server of everything that is not gRPC."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+"""Largest WebSocket message that is taken."""
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn, without signal handlers of its own: both servers of the process drain together."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to whoever runs the process."""
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket for HTTP clients to connect to.
+
+    Raises:
+        OSError: The address cannot be listened on.
+
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def http_server(app: ASGIApp) -> HttpServer:
+    """A server for an application; ``serve(sockets=[...])`` runs it until ``should_exit``."""
+    config = uvicorn.Config(
+        app,
+        ws="websockets-sansio",
+        ws_max_size=MAX_FRAME_BYTES,
+        # Compressing captions costs a window per connection and saves little.
+        ws_per_message_deflate=False,
+        # It would hold keys that clients put into the query.
+        access_log=False,
+        log_config=None,
+        lifespan="off",
+        timeout_graceful_shutdown=2,
+    )
+    return HttpServer(config)

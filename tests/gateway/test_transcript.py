@@ -1,0 +1,56 @@
+from services.common.words import Word
+from services.gateway.transcript import Decoding, Notice, Transcript
+
+ONE, TWO, THREE = (Word(f" {i}", 100 * i, 100 * i + 50) for i in range(3))
+
+
+def test_a_commit_takes_the_place_of_the_tail() -> None:
+    transcript = Transcript()
+    transcript.replace_tail([ONE, TWO])
+    transcript.commit([ONE], avg_log_probability=-0.2, temperature=0.4)
+    assert list(transcript.words) == [ONE]
+    assert transcript.tail == ()
+    transcript.commit([TWO, THREE])
+    assert list(transcript.decodings) == [
+        Decoding(0, 1, -0.2, 0.0, 0.4),
+        Decoding(1, 2, 0.0, 0.0, 0.0),
+    ]
+
+
+def test_only_news_is_a_revision() -> None:
+    """P17: readers compare revisions, so every change is one, and nothing else is."""
+    transcript = Transcript()
+    transcript.replace_tail([])
+    assert transcript.revision == 0
+    transcript.replace_tail([ONE])
+    transcript.replace_tail([ONE])
+    assert transcript.revision == 1
+    transcript.detect("en", 0.9)
+    transcript.detect("en", 0.9)
+    assert transcript.revision == 2
+    transcript.notify(Notice("asr", "DEGRADED", "lost", retryable=True))
+    assert transcript.revision == 3
+    transcript.received_sample = 500
+    transcript.decoded_sample = 300
+    assert transcript.revision == 3
+    transcript.finish()
+    assert transcript.revision == 4
+
+
+def test_what_was_read_stays_as_it_was() -> None:
+    transcript = Transcript()
+    transcript.replace_tail([ONE, TWO])
+    tail = transcript.tail
+    transcript.replace_tail([TWO])
+    assert tail == (ONE, TWO)
+
+
+def test_what_can_still_change_begins_with_the_tail() -> None:
+    transcript = Transcript()
+    transcript.received_sample = 1000
+    transcript.decoded_sample = 900
+    assert transcript.committed_sample == 900
+    transcript.replace_tail([TWO])
+    assert transcript.committed_sample == TWO.first_sample
+    transcript.finish()
+    assert transcript.committed_sample == 1000
