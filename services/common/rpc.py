@@ -81,6 +81,8 @@ async def _abort(context: Context, error: Exception) -> None:
         # Also when it comes with an error of ours: it is a bug all the same.
         log.error("unexpected error", exc_info=error)
     if any(isinstance(leaf, ClientLeftError) for leaf in found):
+        # Nobody reads this, unless the client closed its side without having finished.
+        await context.abort(grpc.StatusCode.CANCELLED, "the stream ended without finish")
         return
     known = next((leaf for leaf in found if isinstance(leaf, MeshError)), None)
     if known is None:

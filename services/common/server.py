@@ -7,17 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 import grpc.aio
 import structlog
 import uvloop
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.common.channel import MAX_MESSAGE_BYTES
+from services.common.health import HealthServicer
 
 log = structlog.get_logger(__name__)
-
-_STATUS = {
-    True: health_pb2.HealthCheckResponse.SERVING,
-    False: health_pb2.HealthCheckResponse.NOT_SERVING,
-}
 
 _OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -67,16 +63,12 @@ async def serve(
     """
     server = grpc.aio.server(options=_OPTIONS)
     add_servicer(server)
-    checks = health.aio.HealthServicer()
+    checks = HealthServicer(service_names)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     reflection.enable_server_reflection(
         (*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
     )
     server.add_insecure_port(address)
-
-    async def report(serving: bool) -> None:
-        for name in ("", *service_names):
-            await checks.set(name, _STATUS[serving])
 
     async def examine() -> bool:
         try:
@@ -86,17 +78,15 @@ async def serve(
 
     async def watch() -> None:
         serving = await examine()
-        await report(serving)
+        await checks.report(serving)
         log.info("serving", address=address, healthy=serving)
         while True:
             await asyncio.sleep(probe_interval_s)
             if (now := await examine()) is not serving:
                 serving = now
-                await report(serving)
+                await checks.report(serving)
                 log.warning("health changed", healthy=serving)
 
-    # The process counts as healthy by default; nothing is, before it has been examined.
-    await report(False)
     await server.start()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -106,7 +96,7 @@ async def serve(
         await stopping.wait()
         watching.cancel()
 
-    await checks.enter_graceful_shutdown()
+    await checks.stop()
     log.info("draining", drain_s=drain_s)
     await server.stop(drain_s)
 

@@ -1,20 +1,17 @@
 """The model and a recording, as ``voxmesh pull`` installs them."""
 
 import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from services.common import models
 from services.vad.silero import SileroDetector
 
 
 @pytest.fixture(scope="session")
-def model_path() -> Path:
-    try:
-        return models.locate("silero-vad") / "silero_vad.onnx"
-    except models.ModelMissingError as error:
-        pytest.skip(str(error))
+def model_path(models: Callable[[str], Path]) -> Path:
+    return models("silero-vad") / "silero_vad.onnx"
 
 
 @pytest.fixture(scope="session")
@@ -23,12 +20,8 @@ def silero(model_path: Path) -> SileroDetector:
 
 
 @pytest.fixture(scope="session")
-def beckett() -> bytes:
+def beckett(speech: Path) -> bytes:
     """Ten seconds of a person reading, in several breaths; s16le 16 kHz mono."""
-    try:
-        path = models.locate("speech") / "beckett.wav"
-    except models.ModelMissingError as error:
-        pytest.skip(str(error))
-    with wave.open(str(path)) as recording:
+    with wave.open(str(speech / "beckett.wav")) as recording:
         assert (recording.getframerate(), recording.getnchannels()) == (16_000, 1)
         return bytes(recording.readframes(recording.getnframes()))

@@ -15,8 +15,6 @@ from services.vad.silero import SileroDetector
 from services.vad.stream import Stream
 from tests.vad.harness import DEFAULTS, running
 
-NOISE = Path(__file__).parents[2] / "../shared/data/noise"
-
 
 def windows_of(samples: FloatArray) -> FloatArray:
     whole = len(samples) // WINDOW_SAMPLES * WINDOW_SAMPLES
@@ -98,12 +96,10 @@ async def test_silence_holds_no_speech(silero: SileroDetector) -> None:
     assert await speech_spans(silero, np.zeros(20 * SAMPLE_RATE_HZ, np.float32)) == []
 
 
-async def test_noise_holds_next_to_no_speech(silero: SileroDetector) -> None:
-    if not NOISE.is_dir():
-        pytest.skip(f"the recordings of noise are not at {NOISE}")
+async def test_noise_holds_next_to_no_speech(silero: SileroDetector, shared_data: Path) -> None:
     spoken_s = {}
     total_s = 0.0
-    for path in sorted(NOISE.glob("*.flac")):
+    for path in sorted((shared_data / "noise").glob("*.flac")):
         samples = decode(path)
         total_s += seconds(len(samples))
         spans = await speech_spans(silero, samples)
