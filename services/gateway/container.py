@@ -22,6 +22,7 @@ from services.gateway.audio_input import BLOCK_BYTES, EmptyAudioError
 from services.gateway.byte_source import ReadNext, Source
 from services.gateway.mp4 import BoxSource, SpooledSource, index_comes_first
 from services.gateway.sniff import ID3_HEADER_BYTES, Found, id3_bytes, sniff
+from services.gateway.wav import claimed_wav_s
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -33,8 +34,6 @@ _SEARCH_BYTES = 1 << 13
 """How far into the input the first frame of an MP3 or AAC is looked for."""
 _HINTED_SEARCH_BYTES = 1 << 17
 """How far, if the client says that there is one."""
-_PLACEHOLDER_BYTES = 0x7FFF0000
-"""From this length on, a WAV header says what writers say who do not know the length yet."""
 _RATES_HZ = range(4000, 768_001)
 """Rates that are resampled. From a lower one, a frame of a few bytes would become minutes."""
 _SPOOL_MEMORY_BYTES = 1 << 22
@@ -55,6 +54,11 @@ class Limits:
         """The longest audio, in samples."""
         return round(self.max_duration_s * SAMPLE_RATE_HZ)
 
+    def check_claimed(self, duration_s: float | None) -> None:
+        """Refuse what says itself that it is too long; most inputs say nothing."""
+        if duration_s is not None and duration_s > self.max_duration_s:
+            raise self.too_long()
+
     def too_long(self) -> StreamTooLongError:
         """What is raised about longer audio."""
         return StreamTooLongError(f"audio is limited to {self.max_duration_s:g} s")
@@ -74,7 +78,9 @@ def decode(read_next: ReadNext, limits: Limits, *, hint: str | None = None) -> I
     source = Source(read_next)
     found = _recognise(source, hint)
     source.skip(found.offset)
-    claims_length = found.demuxer != "wav" or _wav_length_is_real(source)
+    # FFmpeg tells no length of a WAV that it cannot seek in.
+    if found.demuxer == "wav":
+        limits.check_claimed(claimed_wav_s(source))
     with tempfile.SpooledTemporaryFile(_SPOOL_MEMORY_BYTES) as spool:
         if found.demuxer != "mov":
             file: Source | BoxSource | SpooledSource = source
@@ -84,9 +90,8 @@ def decode(read_next: ReadNext, limits: Limits, *, hint: str | None = None) -> I
             file = SpooledSource(source, spool, max_bytes=limits.max_spool_bytes)
         with _open(file, found) as container:
             _check_track(container)
-            duration_us = container.duration if claims_length else None
-            if duration_us is not None and duration_us > limits.max_duration_s * 1e6:
-                raise limits.too_long()
+            if container.duration is not None:
+                limits.check_claimed(container.duration / av.time_base)
             yield from _blocks(_pcm(container), limits)
 
 
@@ -108,18 +113,6 @@ def _recognise(source: Source, hint: str | None) -> Found:
                 f"the input is not audio in a format that is accepted ({_ACCEPTED})"
             )
         wanted *= 2
-
-
-def _wav_length_is_real(source: Source) -> bool:
-    """Whether the header was written, or completed, by someone who knew the length."""
-    offset = 12
-    while source.fill(offset + 8) and offset < _SEARCH_BYTES:
-        name = source.head[offset : offset + 4]
-        length = int.from_bytes(source.head[offset + 4 : offset + 8], "little")
-        if name == b"data":
-            return 0 < length < _PLACEHOLDER_BYTES
-        offset += 8 + length + length % 2
-    return False
 
 
 def _open(file: object, found: Found) -> InputContainer:
