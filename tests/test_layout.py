@@ -1,0 +1,129 @@
+"""The promises the layout makes."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import services
+from services.common.settings import ServiceSettings, table
+
+ROOT = Path(__file__).parents[1]
+MESH = ("vad", "asr", "gateway")
+
+MAY_WAIT = {
+    "vad": {"__main__", "servicer", "batcher"},
+    "asr": {"__main__", "servicer", "scheduler"},
+    "gateway": {
+        *("__main__", "servicer", "app", "http_server", "protocols"),
+        *("gateway", "session", "stage", "upstream", "pools", "tasks"),
+        *("pipe", "container_decoder", "audio_input", "inbox"),
+    },
+}
+"""Modules that know gRPC or asyncio: those at the edges, and those that gather many streams. All
+others are plain functions and classes, and are tested as such."""
+
+
+def test_services_is_this_repository() -> None:
+    """A foreign package of that name would win where it is installed too."""
+    assert services.__file__ is not None
+    assert Path(services.__file__).is_relative_to(ROOT)
+
+
+def test_proto_is_not_a_package() -> None:
+    """``proto/__init__.py`` would hide the ``proto`` package of proto-plus."""
+    assert not (ROOT / "proto" / "__init__.py").exists()
+
+
+def test_generated_code_is_current(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "proto" / "generate.py", tmp_path], check=True)
+    assert generated(ROOT / "proto" / "gen") == generated(tmp_path)
+
+
+def generated(folder: Path) -> dict[Path, str]:
+    return {
+        path.relative_to(folder): path.read_text()
+        for path in folder.rglob("*_pb2*.py*")
+        if "__pycache__" not in path.parts
+    }
+
+
+@pytest.mark.parametrize("service", MESH)
+def test_every_service_has_the_same_spine(service: str) -> None:
+    folder = ROOT / "services" / service
+    spine = {"__init__.py", "__main__.py", "config.py", "servicer.py", "README.md"}
+    assert spine <= {path.name for path in folder.iterdir()}
+    assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+
+
+@pytest.mark.parametrize("service", MESH)
+def test_the_settings_in_a_readme_are_those_of_the_class(service: str) -> None:
+    config = importlib.import_module(f"services.{service}.config")
+    settings: type[ServiceSettings] = config.Settings
+    readme = (ROOT / "services" / service / "README.md").read_text()
+    shown = re.search(r"<!-- settings -->\n(.*?)\n?<!-- /settings -->", readme, re.DOTALL)
+    assert shown is not None, "the README has no table of settings"
+    assert shown[1].strip() == table(settings)
+
+
+@pytest.mark.parametrize("service", MESH)
+def test_every_setting_is_explained_and_named_by_its_service(service: str) -> None:
+    settings = importlib.import_module(f"services.{service}.config").Settings
+    assert settings.model_config["env_prefix"] == f"{service.upper()}_"
+    unexplained = [name for name, field in settings.model_fields.items() if not field.description]
+    assert unexplained == []
+
+
+def domain_modules() -> list[Path]:
+    found = []
+    for service, waiting in MAY_WAIT.items():
+        folder = ROOT / "services" / service
+        for path in sorted(folder.rglob("*.py")):
+            name = path.relative_to(folder).with_suffix("").parts[0]
+            if name not in waiting:
+                found.append(path.relative_to(ROOT))
+    return found
+
+
+@pytest.mark.parametrize("path", domain_modules(), ids=str)
+def test_the_domain_knows_no_grpc_no_asyncio_and_no_clock(path: Path) -> None:
+    imported = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.split(".")[0])
+    assert not imported & {"grpc", "asyncio", "time", "datetime"}
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name]
+
+
+INDEX = "|".join(("py" + "pi", "arti" + "factory", "nex" + "us", "dev" + "pi", "ind" + "ex-url"))
+PRIVATE = {
+    "a package index": re.compile(rf"(https?://|--)[^\s'\"]*({INDEX})|/sim" + r"ple/", re.I),
+    "a folder of one machine": re.compile(r"(?<![\w.~])/(ro" + "ot|wo" + r"rk|tmp/w)/"),
+}
+"""Built from pieces, so that this file passes its own test."""
+
+
+@pytest.mark.parametrize("what", PRIVATE)
+def test_no_file_names_what_exists_on_one_machine_only(what: str) -> None:
+    found = []
+    for path in tracked():
+        if not path.is_file():
+            continue
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+            if PRIVATE[what].search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert found == []
