@@ -189,6 +189,9 @@ async def test_a_flush_hears_everything_and_moves_nothing(
     heard = responses[place - 1].heard
     assert heard.through_sample == heard.settled_through_sample == flushed_after * 1601
     assert found(responses) == found(plain)
+    after = [response.heard for response in responses[place:] if response.HasField("heard")]
+    undisturbed = [response.heard for response in plain if response.HasField("heard")]
+    assert after == undisturbed[-len(after) :], "every probability is what it would have been"
 
 
 async def test_a_flush_without_audio_is_answered(tmp_path: Path) -> None:
