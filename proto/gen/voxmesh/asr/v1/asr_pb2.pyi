@@ -232,7 +232,7 @@ class TranscribeResponse(_message.Message):
 
     @_builtins.property
     def language(self) -> Global___LanguageDetected:
-        """The language of the speech is known, or has changed."""
+        """The language of the speech has been detected. Once, and only if the client named none."""
 
     @_builtins.property
     def checkpoint(self) -> _stage_pb2.Checkpoint:
@@ -401,7 +401,7 @@ class LanguageDetected(_message.Message):
     language_code: _builtins.str
     """ISO 639-1 code, such as "de"."""
     probability: _builtins.float
-    """The engine's confidence, 0 to 1. 1 when the client named the language."""
+    """The engine's confidence, 0 to 1."""
     def __init__(
         self,
         *,

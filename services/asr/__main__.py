@@ -1,0 +1,123 @@
+"""``python -m services.asr``: one replica of the ASR service."""
+
+import asyncio
+import os
+
+import numpy as np
+import structlog
+
+from services.asr.config import Settings
+from services.asr.engines.ctranslate2_whisper import CTranslate2Whisper
+from services.asr.recognizer import Window
+from services.asr.scheduler import Scheduler
+from services.asr.servicer import AsrServicer, Paces
+from services.asr.transcriber import Cadence
+from services.common import logs, models, settings, telemetry
+from services.common.errors import DeviceError
+from services.common.rpc import leaves
+from services.common.server import run, serve
+from services.common.timeline import SAMPLE_RATE_HZ, samples, samples_of_ms
+from voxmesh.asr.v1 import asr_pb2_grpc as rpc
+
+log = structlog.get_logger(__name__)
+
+_COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
+_PROBE_WITHIN_S = 5.0
+"""A probe waits like a live step: a replica that is merely busy is healthy."""
+
+
+def recognizer(chosen: Settings) -> CTranslate2Whisper:
+    """The model that the settings name, loaded.
+
+    Raises:
+        ModelMissingError: It is not installed.
+
+    """
+    cores = os.cpu_count() or 1
+    auto = chosen.compute_type == "auto"
+    return CTranslate2Whisper(
+        models.locate(chosen.model),
+        device=chosen.device,
+        compute_type=_COMPUTE_TYPES[chosen.device] if auto else chosen.compute_type,
+        workers=chosen.workers,
+        threads=chosen.threads or max(1, cores // chosen.workers),
+        beam_size=chosen.beam_size,
+        pad_s=chosen.pad_s,
+        bucket_s=chosen.bucket_s,
+    )
+
+
+def paces(chosen: Settings) -> Paces:
+    """How live streams and files are decoded."""
+    keep, hold = samples_of_ms(chosen.keep_ms), samples_of_ms(chosen.hold_ms)
+    step = samples_of_ms(chosen.step_ms)
+    window, gap = samples(chosen.window_s), samples(chosen.gap_s)
+    file_window = samples(chosen.file_window_s)
+    return Paces(
+        live=Cadence(step=step, window=window, keep=keep, gap=gap, hold=hold, agreement=True),
+        file=Cadence(step=step, window=file_window, keep=keep, gap=gap, hold=hold, agreement=False),
+    )
+
+
+async def main(chosen: Settings) -> None:
+    """Load the model, prove that it answers, serve it.
+
+    Raises:
+        ModelError: It is not installed.
+        DeviceError: It does not answer.
+
+    """
+    stopping = asyncio.Event()
+    model = recognizer(chosen)
+    scheduler = Scheduler(model, workers=chosen.workers, max_batch=chosen.max_batch)
+    servicer = AsrServicer(
+        model,
+        scheduler,
+        model=chosen.model,
+        paces=paces(chosen),
+        max_streams=chosen.max_streams,
+        stopping=stopping,
+        drain_s=chosen.drain_s,
+    )
+
+    async def infer() -> None:
+        # Noise, so that encoder, decoder and alignment all run.
+        noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE_HZ).astype(np.float32)
+        window = Window(noise, 0, language_code=model.language_codes[0])
+        await scheduler.recognize(window, live=True, within_s=_PROBE_WITHIN_S)
+
+    async def probe() -> bool:
+        try:
+            await infer()
+        except DeviceError as error:
+            log.warning("the model does not answer", reason=str(error))
+            return False
+        return True
+
+    async with asyncio.TaskGroup() as tasks:
+        work = tasks.create_task(scheduler.run(), name="asr.scheduler")
+        await infer()
+        log.info("model loaded", model=chosen.model, engine=model.engine)
+        await serve(
+            lambda server: rpc.add_AsrServiceServicer_to_server(servicer, server),
+            service_names=["voxmesh.asr.v1.AsrService"],
+            address=chosen.address,
+            drain_s=chosen.drain_s,
+            stopping=stopping,
+            probe=probe,
+        )
+        work.cancel()
+
+
+if __name__ == "__main__":
+    loaded = settings.load(Settings)
+    logs.configure("asr", loaded.log_level)
+    telemetry.start_metrics(loaded.metrics_host, loaded.metrics_port)
+    telemetry.start_tracing("asr", loaded.otlp_endpoint)
+    failed = False
+    try:
+        run(main(loaded))
+    except* (DeviceError, models.ModelError) as errors:
+        failed = True
+        log.error("cannot start", reason="; ".join(str(error) for error in leaves(errors)))
+    raise SystemExit(failed)

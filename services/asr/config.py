@@ -1,0 +1,57 @@
+"""Settings of the ASR service, read once at start from ``ASR_*`` variables."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What one replica needs to know."""
+
+    model_config = SettingsConfigDict(env_prefix="ASR_")
+
+    address: str = "127.0.0.1:50052"
+    """Where to listen, such as `[::]:50052` or `unix:/run/asr.sock`."""
+    model: str
+    """Name in the catalogue, such as `base`, or a folder with a Whisper model for CTranslate2."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the model runs."""
+    compute_type: Literal["auto", "int8", "int8_float16", "bfloat16", "float16", "float32"] = "auto"
+    """Numbers the model computes with; `auto`: int8 on a CPU, float16 on a GPU."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Batches decoded at once."""
+    threads: int = Field(default=0, ge=0, le=256)
+    """CPU cores for each batch; 0: those of the machine, shared among the workers."""
+    max_batch: int = Field(default=16, ge=1, le=256)
+    """Streams decoded in one batch."""
+    max_streams: PositiveInt = 32
+    """Streams served at once; one more is refused with RESOURCE_EXHAUSTED."""
+    beam_size: int = Field(default=1, ge=1, le=10)
+    """Hypotheses followed while decoding; 1 is greedy."""
+    pad_s: float = Field(default=3.0, ge=0, le=25)
+    """Silence the encoder sees behind a live window, in seconds."""
+    bucket_s: float = Field(default=1.0, ge=0.1, le=30)
+    """Windows are rounded up to a multiple of this, to share batches, in seconds."""
+    step_ms: int = Field(default=1000, ge=100, le=10_000)
+    """New audio that makes a live stream be decoded again, in milliseconds."""
+    window_s: float = Field(default=24.0, ge=5, le=30)
+    """Audio beyond which a live window is cut at a committed word, in seconds."""
+    keep_ms: int = Field(default=2000, ge=0, le=4000)
+    """Words this close to the end of a full window are left to the next, in milliseconds."""
+    hold_ms: int = Field(default=1000, ge=0, le=4000)
+    """Live words this close to the end of the audio wait for more of it, in milliseconds."""
+    gap_s: float = Field(default=2.0, ge=0.1, le=10)
+    """Silence that starts a new window in a live stream, in seconds."""
+    file_window_s: float = Field(default=28.0, ge=5, le=30)
+    """Audio that a file is decoded from at a time, in seconds."""
+
+    @field_validator("keep_ms")
+    @classmethod
+    def _below_window(cls, keep_ms: int, info: ValidationInfo) -> int:
+        window_s = info.data.get("window_s")
+        if window_s is not None and keep_ms > window_s * 500:
+            raise ValueError("should be at most half of the window")
+        return keep_ms

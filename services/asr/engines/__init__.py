@@ -1,0 +1,1 @@
+"""One file per model family, imported only when it is chosen."""

@@ -1,0 +1,63 @@
+"""Which decodings not to believe. A guard never loses audio: its window is decoded again otherwise.
+
+The thresholds on silence are those of openai/whisper's ``transcribe.py``.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from services.asr.recognizer import Hypothesis
+from services.common.timeline import seconds
+from services.common.words import Word
+
+_NO_SPEECH_PROBABILITY = 0.6
+_AVG_LOG_PROBABILITY = -1.0
+_WORDS_PER_S = 8.0
+"""The fastest speakers reach six."""
+_LONGEST_CYCLE = 8
+_MIN_LOOP_WORDS = 8
+_MIN_REPEATS = 3
+
+
+class Verdict(StrEnum):
+    """What is wrong with a hypothesis."""
+
+    SOUND = "sound"
+    NO_SPEECH = "no_speech"
+    """The model itself doubts that anybody speaks, and is unsure of its words."""
+    REPETITION = "repetition"
+    """It ends in a loop."""
+    RATE = "rate"
+    """More words than can be said in the time."""
+
+
+def judge(hypothesis: Hypothesis, num_samples: int) -> Verdict:
+    """Judge a hypothesis over so many samples of audio after its prefix."""
+    if not hypothesis.words:
+        return Verdict.SOUND
+    if (
+        hypothesis.no_speech_probability > _NO_SPEECH_PROBABILITY
+        and hypothesis.avg_log_probability < _AVG_LOG_PROBABILITY
+    ):
+        return Verdict.NO_SPEECH
+    if loop_start(hypothesis.words) is not None:
+        return Verdict.REPETITION
+    if len(hypothesis.words) > 3 + _WORDS_PER_S * seconds(num_samples):
+        return Verdict.RATE
+    return Verdict.SOUND
+
+
+def loop_start(words: Sequence[Word]) -> int | None:
+    """Index after the first round of a loop that the words end in, or None.
+
+    A loop is a cycle of 1 to 8 words that fills the end at least three times, and at least eight
+    words of it.
+    """
+    keys = [word.text.strip().casefold() for word in words]
+    for cycle in range(1, _LONGEST_CYCLE + 1):
+        length = cycle
+        while length < len(keys) and keys[-1 - length] == keys[-1 - length + cycle]:
+            length += 1
+        if length >= max(_MIN_LOOP_WORDS, _MIN_REPEATS * cycle):
+            return len(keys) - length + cycle
+    return None

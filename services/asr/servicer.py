@@ -1,0 +1,294 @@
+"""``AsrService`` over gRPC: what a stream says, in which order, and how it ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import structlog
+from google.protobuf.duration_pb2 import Duration
+
+from services.asr import checkpoint, wire
+from services.asr.recognizer import Recognizer
+from services.asr.scheduler import Scheduler
+from services.asr.transcriber import (
+    Cadence,
+    Committed,
+    Event,
+    Flushed,
+    GuardFired,
+    LanguageKnown,
+    Moved,
+    Step,
+    Tail,
+    Transcriber,
+)
+from services.common import telemetry
+from services.common.admission import Slots
+from services.common.errors import (
+    ClientLeftError,
+    DrainingError,
+    InvalidRequestError,
+    OverloadedError,
+)
+from services.common.rpc import Context, Metadata, Send, bidi
+from services.common.timeline import samples, seconds
+from services.common.wire import first_sample_of, gap_samples_of, samples_of, state_of
+from voxmesh.asr.v1 import asr_pb2 as pb
+from voxmesh.asr.v1 import asr_pb2_grpc as rpc
+from voxmesh.common.v1 import stage_pb2
+
+log = structlog.get_logger(__name__)
+
+_MAX_BACKLOG_SAMPLES = samples(60)
+"""Audio that may wait to be decoded; a client that sends more waits."""
+_FINAL_WITHIN_S = 0.3
+"""Speech has paused: somebody looks at the caption and waits for its last word."""
+_STEP_WITHIN_S = 1.0
+_QUIET_CHECKPOINT_SAMPLES = samples(1)
+"""While nobody speaks, the place to resume from moves on this often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paces:
+    """How live streams and files are decoded."""
+
+    live: Cadence
+    file: Cadence
+
+
+class AsrServicer(rpc.AsrServiceServicer):
+    """Serves ``AsrService``."""
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        scheduler: Scheduler,
+        *,
+        model: str,
+        paces: Paces,
+        max_streams: int,
+        stopping: asyncio.Event,
+        drain_s: float,
+    ) -> None:
+        """Share one model among streams.
+
+        Args:
+            recognizer: The model.
+            scheduler: What decodes with it; its ``run`` is under way.
+            model: The model's catalogue name.
+            paces: How live streams and files are decoded.
+            max_streams: Streams served at once.
+            stopping: Set when the replica is about to stop.
+            drain_s: How long streams are still served then, in seconds.
+
+        """
+        self._recognizer = recognizer
+        self._scheduler = scheduler
+        self._model = model
+        self._paces = {pb.PACE_FILE: paces.file}
+        self._live = paces.live
+        self._max_streams = max_streams
+        self._slots = Slots(max_streams)
+        self._stopping = stopping
+        self._drain_s = drain_s
+        self._format = f"whisper-{model}/{checkpoint.VERSION}"
+
+    async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
+        return wire.description(self._recognizer, self._model, self._max_streams)
+
+    @bidi
+    async def Transcribe(
+        self,
+        requests: AsyncIterator[pb.TranscribeRequest],
+        send: Send[pb.TranscribeResponse],
+        metadata: Metadata,
+    ) -> None:
+        opened = await _opened(requests)
+        if self._stopping.is_set():
+            raise DrainingError("the replica is stopping")
+        try:
+            with (
+                self._slots.hold(),
+                telemetry.STREAMS.labels("asr").track_inprogress(),
+                structlog.contextvars.bound_contextvars(
+                    session_id=opened.session_id, lane=opened.lane
+                ),
+                telemetry.span(telemetry.Span.ASR_STREAM, opened.session_id, parent=metadata),
+            ):
+                await self._serve(opened, requests, send)
+        except OverloadedError:
+            telemetry.STREAMS_REFUSED.labels("asr").inc()
+            raise
+
+    async def _serve(
+        self,
+        opened: pb.Open,
+        requests: AsyncIterator[pb.TranscribeRequest],
+        send: Send[pb.TranscribeResponse],
+    ) -> None:
+        live = opened.config.pace != pb.PACE_FILE
+        stream = _Stream(
+            self._transcriber(opened), self._scheduler, send, live=live, format_name=self._format
+        )
+        log.info("stream opened", resumed=opened.HasField("checkpoint"), live=live)
+        await send(pb.TranscribeResponse(opened=pb.Opened(model=self._model)))
+        async with asyncio.TaskGroup() as tasks:
+            farewell = tasks.create_task(self._say_go_away(send), name="asr.go_away")
+            tasks.create_task(stream.receive(requests), name="asr.receive")
+            await stream.decode()
+            farewell.cancel()
+        # Outside the group: nothing may follow ``finished``, a farewell neither.
+        await send(pb.TranscribeResponse(finished=stage_pb2.Finished()))
+        log.info("stream finished", end_sample=stream.heard_sample)
+
+    def _transcriber(self, opened: pb.Open) -> Transcriber:
+        config = opened.config
+        task = wire.check_config(config, self._recognizer, self._model)
+        resumed = opened.checkpoint if opened.HasField("checkpoint") else None
+        state = state_of(resumed, self._format)
+        languages = self._recognizer.language_codes
+        return Transcriber(
+            self._paces.get(config.pace, self._live),
+            first_sample=first_sample_of(opened.first_sample, resumed),
+            language_code=config.language_code or (languages[0] if len(languages) == 1 else ""),
+            task=task,
+            prompt=self._recognizer.encode_text(config.prompt) if config.prompt else (),
+            temperature=round(config.temperature, 6),
+            state=None if state is None else checkpoint.decode(state),
+        )
+
+    async def _say_go_away(self, send: Send[pb.TranscribeResponse]) -> None:
+        await self._stopping.wait()
+        deadline = Duration()
+        deadline.FromNanoseconds(round(self._drain_s * 1e9))
+        await send(pb.TranscribeResponse(go_away=stage_pb2.GoAway(deadline=deadline)))
+
+
+class _Stream:
+    """One stream: a task that hears and a task that decodes, with the transcriber between them."""
+
+    def __init__(
+        self,
+        transcriber: Transcriber,
+        scheduler: Scheduler,
+        send: Send[pb.TranscribeResponse],
+        *,
+        live: bool,
+        format_name: str,
+    ) -> None:
+        self._transcriber = transcriber
+        self._scheduler = scheduler
+        self._send = send
+        self._live = live
+        self._format = format_name
+        self._changed = asyncio.Condition()
+        self._finished = False
+        self._resumable_from = transcriber.state.window_first_sample
+
+    @property
+    def heard_sample(self) -> int:
+        """Position after everything received."""
+        return self._transcriber.heard_sample
+
+    async def receive(self, requests: AsyncIterator[pb.TranscribeRequest]) -> None:
+        """Hear until ``finish``; while too much waits to be decoded, the client waits.
+
+        Raises:
+            ClientLeftError: The stream ended without it.
+
+        """
+        async for request in requests:
+            async with self._changed:
+                await self._changed.wait_for(self._has_room)
+                self._hear(request)
+                self._changed.notify_all()
+            if self._finished:
+                return
+        raise ClientLeftError
+
+    async def decode(self) -> None:
+        """Decode whenever it is due, until everything is committed after ``finish``."""
+        while (step := await self._due()) is not None:
+            hypothesis = None
+            if step.window is not None:
+                hypothesis = await self._scheduler.recognize(
+                    step.window,
+                    live=self._live,
+                    within_s=_FINAL_WITHIN_S if step.final else _STEP_WITHIN_S,
+                )
+            async with self._changed:
+                events = self._transcriber.complete(step, hypothesis)
+                self._changed.notify_all()
+            for event in events:
+                await self._report(event)
+
+    def _hear(self, request: pb.TranscribeRequest) -> None:
+        match request.WhichOneof("payload"):
+            case "audio":
+                heard = samples_of(request.audio)
+                self._transcriber.push(request.audio.first_sample, heard)
+                telemetry.AUDIO_SECONDS.labels("asr").inc(seconds(len(heard)))
+            case "gap":
+                num_samples = gap_samples_of(request.gap)
+                self._transcriber.skip(request.gap.first_sample, num_samples)
+            case "flush":
+                self._transcriber.flush(request.flush.flush_id)
+            case "finish":
+                self._transcriber.finish()
+                self._finished = True
+            case "open":
+                raise InvalidRequestError("open comes once, first")
+            case None:
+                raise InvalidRequestError("a message holds nothing that this replica knows")
+
+    def _has_room(self) -> bool:
+        return self._transcriber.backlog_samples < _MAX_BACKLOG_SAMPLES
+
+    async def _due(self) -> Step | None:
+        """The next decoding; None when there will be none any more."""
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(self._has_news)
+                step = self._transcriber.next_step()
+                state = self._transcriber.state
+            if step is not None or self._finished:
+                return step
+            self._resumable_from = state.window_first_sample
+            await self._send_checkpoint(state)
+
+    def _has_news(self) -> bool:
+        if self._finished or self._transcriber.next_step() is not None:
+            return True
+        moved = self._transcriber.state.window_first_sample - self._resumable_from
+        return moved >= _QUIET_CHECKPOINT_SAMPLES
+
+    async def _send_checkpoint(self, state: checkpoint.State) -> None:
+        place = wire.checkpoint_to_proto(state, self._format)
+        await self._send(pb.TranscribeResponse(checkpoint=place))
+
+    async def _report(self, event: Event) -> None:
+        match event:
+            case Committed(words=words, state=state):
+                telemetry.WORDS_COMMITTED.inc(len(words))
+                self._resumable_from = state.window_first_sample
+                await self._send(wire.commit_to_proto(event, self._format))
+            case Moved(state=state):
+                self._resumable_from = state.window_first_sample
+                await self._send_checkpoint(state)
+            case Tail():
+                await self._send(wire.tail_to_proto(event))
+            case LanguageKnown():
+                await self._send(wire.language_to_proto(event))
+            case Flushed(flush_id=flush_id):
+                flushed = stage_pb2.Flushed(flush_id=flush_id)
+                await self._send(pb.TranscribeResponse(flushed=flushed))
+            case GuardFired(verdict=verdict):
+                telemetry.GUARDS_FIRED.labels(verdict).inc()
+
+
+async def _opened(requests: AsyncIterator[pb.TranscribeRequest]) -> pb.Open:
+    async for first in requests:
+        if first.WhichOneof("payload") != "open":
+            raise InvalidRequestError("the first message must be open")
+        return first.open
+    raise ClientLeftError

@@ -1,0 +1,403 @@
+"""One stream's transcription: audio in, committed words and a tail out.
+
+Audio gathers in a window that starts at a committed word boundary. A step decodes the window
+afresh, finds the words already committed inside it, and asks the policy how many of those that
+follow are certain. Behind committed words audio leaves the window by time.
+
+Everything is a function of the samples and the hypotheses: there is no clock here, so the same
+audio and the same steps give the same words, and a checkpoint puts another replica exactly here.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from services.asr.checkpoint import State
+from services.asr.guards import Verdict, judge, loop_start
+from services.asr.policies.continuation import continuation
+from services.asr.policies.local_agreement import agree
+from services.asr.recognizer import Hypothesis, Task, Window
+from services.asr.waveform import Waveform
+from services.common.audio import FloatArray
+from services.common.errors import InvalidRequestError
+from services.common.timeline import samples
+from services.common.words import Word
+
+_LANGUAGE_SAMPLES = samples(2.0)
+"""Speech that a language is known from."""
+_LANGUAGE_PROBABILITY = 0.5
+_MIN_SPEECH_SAMPLES = samples(0.1)
+"""Less audio than this holds no word."""
+_MAX_ATTEMPTS = 2
+"""A window that a guard refuses is decoded again: first without prompt, then with chance."""
+_RETRY_TEMPERATURE = 0.4
+_SENTENCE_ENDS = (".", "?", "!", "。", "？", "！")  # noqa: RUF001 -- full-width marks are meant
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """When a stream is decoded, and from how much audio. All in samples."""
+
+    step: int
+    """New audio that makes a decoding worth while."""
+    window: int
+    """Audio beyond which the window is cut at a committed word."""
+    keep: int
+    """Words this close to the end of a full window, with more audio waiting, may be cut in two:
+    they are left for the next window."""
+    gap: int
+    """Silence that starts a new window; shorter silence stays in it."""
+    hold: int
+    """Words this close to the end of the audio are not committed on agreement alone."""
+    agreement: bool
+    """Commit what two hypotheses agree on; otherwise only full windows and flushes commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Words that will not change. ``state`` resumes after them."""
+
+    words: tuple[Word, ...]
+    hypothesis: Hypothesis
+    temperature: float
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Words that may still change, decoded from the audio through a position."""
+
+    words: tuple[Word, ...]
+    through_sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageKnown:
+    """The language that the stream keeps to from now on."""
+
+    language_code: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The window moved on without a word. ``state`` resumes there."""
+
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """Everything before a flush is committed."""
+
+    flush_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuardFired:
+    """A decoding that was not believed."""
+
+    verdict: Verdict
+
+
+Event: TypeAlias = Committed | Tail | LanguageKnown | Moved | Flushed | GuardFired
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """A decoding that is due."""
+
+    window: Window | None
+    """What to decode; None: there is nothing new in it to decode."""
+    end_sample: int
+    """Position after the window."""
+    final: bool
+    """Everything in the window is to be committed."""
+    full: bool
+    """The window is as long as it may be and more audio waits behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """A position at which everything before is to be committed."""
+
+    sample: int
+    flush_id: int | None
+    new_window_at: int | None
+    """Start a new window there."""
+
+
+class Transcriber:
+    """Audio and marks in; steps out; hypotheses in; events out."""
+
+    def __init__(
+        self,
+        cadence: Cadence,
+        *,
+        first_sample: int = 0,
+        language_code: str = "",
+        task: Task = Task.TRANSCRIBE,
+        prompt: Sequence[int] = (),
+        temperature: float = 0.0,
+        state: State | None = None,
+    ) -> None:
+        """Start a stream, or go on with one.
+
+        Args:
+            cadence: When to decode, and from how much.
+            first_sample: Position of the first sample that will come.
+            language_code: ISO 639-1; empty: detect it.
+            task: What the words are for.
+            prompt: Token ids of a text that could stand before the speech.
+            temperature: Sampling temperature; 0: the most probable words.
+            state: Where a predecessor stood; ``first_sample`` is then its ``window_first_sample``.
+
+        """
+        self._cadence = cadence
+        self._task = task
+        self._temperature = temperature
+        self._prompt = tuple(prompt)
+        state = state or State(
+            first_sample, first_sample, first_sample, language_code=language_code
+        )
+        if state.window_first_sample != first_sample:
+            raise InvalidRequestError(
+                f"the checkpoint needs audio from sample {state.window_first_sample}, "
+                f"not from {first_sample}"
+            )
+        self._first = first_sample
+        self._heard = first_sample
+        self._through = state.through_sample
+        self._resumed_at = state.through_sample
+        self._committed = list(state.committed)
+        self._pending = state.pending
+        self._language = state.language_code
+        self._settled = state.settled_sample
+        self._audio = Waveform()
+        self._marks: deque[_Mark] = deque()
+        self._attempt = 0
+
+    @property
+    def heard_sample(self) -> int:
+        """Position after everything received."""
+        return self._heard
+
+    @property
+    def state(self) -> State:
+        """Where the stream stands now."""
+        return State(
+            self._first,
+            self._through,
+            self._settled,
+            tuple(self._committed),
+            self._pending,
+            self._language,
+        )
+
+    def push(self, first_sample: int, heard: FloatArray) -> None:
+        """Take in audio.  heard: (num_samples,) float32.
+
+        Raises:
+            InvalidRequestError: There is a hole before it.
+
+        """
+        self._expect(first_sample)
+        self._audio.append(first_sample, heard)
+        self._heard += len(heard)
+
+    def skip(self, first_sample: int, num_samples: int) -> None:
+        """Take in a stretch in which nobody speaks.
+
+        Raises:
+            InvalidRequestError: There is a hole before it.
+
+        """
+        self._expect(first_sample)
+        self._heard += num_samples
+        speech_end = self._audio.end_sample
+        if speech_end is None:
+            self._start_window(self._heard)
+        elif self._heard - speech_end > self._cadence.gap:
+            self._end_window(speech_end)
+
+    def flush(self, flush_id: int) -> None:
+        """Ask for everything heard so far to be committed."""
+        self._marks.append(_Mark(self._heard, flush_id, None))
+
+    def finish(self) -> None:
+        """Say that nothing more will come: everything is to be committed."""
+        self._marks.append(_Mark(self._heard, None, None))
+        # Whatever a predecessor had heard beyond this was never said.
+        self._resumed_at = min(self._resumed_at, self._heard)
+
+    @property
+    def backlog_samples(self) -> int:
+        """Audio received and not yet decoded."""
+        return self._speech_end - max(self._through, self._first)
+
+    def next_step(self) -> Step | None:
+        """The decoding that is due now, if any."""
+        if self._heard < self._resumed_at:
+            return None
+        limit = self._first + self._cadence.window
+        mark = self._marks[0] if self._marks else None
+        end = min(mark.sample if mark else self._heard, limit)
+        final = mark is not None and end == mark.sample
+        full = not final and end == limit
+        if not (final or full or self._is_new_audio(end)):
+            return None
+        speech = min(end, self._speech_end) - max(self._first, self._settled)
+        window = self._window(end) if speech >= _MIN_SPEECH_SAMPLES or self._pending else None
+        return Step(window, end, final, full)
+
+    def complete(self, step: Step, hypothesis: Hypothesis | None) -> list[Event]:
+        """Learn from a step.
+
+        Args:
+            step: What ``next_step`` returned last.
+            hypothesis: What the model made of its window; None if it has none.
+
+        """
+        events: list[Event] = []
+        words: tuple[Word, ...] = ()
+        if step.window is not None and hypothesis is not None:
+            verdict = judge(hypothesis, len(step.window.samples))
+            if verdict is not Verdict.SOUND:
+                events.append(GuardFired(verdict))
+                if verdict is not Verdict.NO_SPEECH and self._attempt < _MAX_ATTEMPTS:
+                    self._attempt += 1
+                    return events
+            words = _believed(hypothesis.words, verdict)
+            words = self._ordered(words[continuation(self._committed, words) :])
+            events += self._learn_language(step.window, hypothesis)
+        self._attempt = 0
+        self._through = max(self._through, step.end_sample)
+        committed = words[: self._certain(step, words)]
+        self._pending = words[len(committed) :]
+        self._committed += committed
+        first = self._first
+        self._trim(step, committed)
+        mark = self._marks.popleft() if step.final else None
+        if mark is not None:
+            self._settled = max(self._settled, mark.sample)
+            if mark.new_window_at is not None:
+                self._start_window(mark.new_window_at)
+        if step.window is not None and hypothesis is not None and committed:
+            temperature = step.window.temperature
+            events.append(Committed(committed, hypothesis, temperature, self.state))
+        elif self._first != first:
+            events.append(Moved(self.state))
+        if step.window is not None:
+            events.append(Tail(self._pending, self._through))
+        if mark is not None and mark.flush_id is not None:
+            events.append(Flushed(mark.flush_id))
+        return events
+
+    @property
+    def _speech_end(self) -> int:
+        """Position after the newest audio: behind it nobody speaks."""
+        end = self._audio.end_sample
+        return self._first if end is None else end
+
+    def _expect(self, first_sample: int) -> None:
+        if first_sample != self._heard:
+            raise InvalidRequestError(
+                f"expected sample {self._heard}, got {first_sample}: the input has a hole"
+            )
+
+    def _is_new_audio(self, end: int) -> bool:
+        new = min(end, self._speech_end) - max(self._through, self._first)
+        return self._cadence.agreement and new >= self._cadence.step
+
+    def _window(self, end: int) -> Window:
+        return Window(
+            samples=self._audio.read(self._first, end),
+            first_sample=self._first,
+            prompt=self._prompt if self._attempt == 0 else (),
+            language_code=self._language,
+            task=self._task,
+            temperature=self._temperature if self._attempt < _MAX_ATTEMPTS else _RETRY_TEMPERATURE,
+        )
+
+    def _learn_language(self, window: Window, hypothesis: Hypothesis) -> list[Event]:
+        long_enough = len(window.samples) >= _LANGUAGE_SAMPLES
+        sure_enough = hypothesis.language_probability >= _LANGUAGE_PROBABILITY
+        if self._language or not (long_enough and sure_enough):
+            return []
+        self._language = hypothesis.language_code
+        return [LanguageKnown(hypothesis.language_code, hypothesis.language_probability)]
+
+    def _certain(self, step: Step, words: tuple[Word, ...]) -> int:
+        """How many leading words to commit."""
+        if step.final:
+            return len(words)
+        if step.full:
+            limit = step.end_sample - self._cadence.keep
+            return sum(1 for word in words if word.end_sample <= limit) or len(words)
+        if not self._language:
+            return 0
+        before = step.end_sample - self._cadence.hold
+        return agree(self._pending, words, before_sample=before)
+
+    def _ordered(self, words: tuple[Word, ...]) -> tuple[Word, ...]:
+        """The words with times that never run backwards, as attention's sometimes do."""
+        after = self._committed[-1].end_sample if self._committed else self._first
+        ordered = []
+        for word in words:
+            first = max(word.first_sample, after)
+            after = max(word.end_sample, first + 1)
+            ordered.append(replace(word, first_sample=first, end_sample=after))
+        return tuple(ordered)
+
+    def _trim(self, step: Step, committed: Sequence[Word]) -> None:
+        """Let audio go that lies before a committed word boundary, if the window is long."""
+        if step.full:
+            # A full window has to move on, whatever it holds.
+            last = committed[-1].end_sample if committed else step.end_sample - self._cadence.keep
+            self._cut(min(max(last, self._first + self._cadence.step), step.end_sample))
+        elif step.end_sample - self._first > self._cadence.window - self._cadence.keep:
+            self._cut(self._boundary(step))
+
+    def _boundary(self, step: Step) -> int:
+        """Where to cut: at a sentence's end in the later half, or at a word's in the middle.
+
+        Half of the window stays: a model needs to hear what goes before.
+        """
+        latest = step.end_sample - self._cadence.keep
+        middle = self._first + (latest - self._first) // 2
+        words = [word for word in self._committed if word.end_sample <= latest]
+        for word in reversed(words):
+            if word.end_sample >= middle and word.text.endswith(_SENTENCE_ENDS):
+                return word.end_sample
+        before = [word.end_sample for word in words if word.end_sample <= middle]
+        return before[-1] if before else self._first
+
+    def _cut(self, sample: int) -> None:
+        self._committed = [word for word in self._committed if word.end_sample > sample]
+        self._audio.release(sample)
+        self._first = sample
+
+    def _end_window(self, speech_end: int) -> None:
+        """Commit what precedes a gap, then start a new window behind it."""
+        mark = self._marks[-1] if self._marks else None
+        if mark is not None and mark.new_window_at is not None and mark.sample == speech_end:
+            self._marks[-1] = replace(mark, new_window_at=self._heard)
+        else:
+            self._marks.append(_Mark(speech_end, None, self._heard))
+
+    def _start_window(self, first_sample: int) -> None:
+        self._committed = []
+        self._pending = ()
+        self._audio.release(first_sample)
+        self._first = first_sample
+        self._through = max(self._through, first_sample)
+
+
+def _believed(words: tuple[Word, ...], verdict: Verdict) -> tuple[Word, ...]:
+    """What is left of a hypothesis that no other decoding improved on."""
+    if verdict is Verdict.NO_SPEECH:
+        return ()
+    if verdict is Verdict.REPETITION:
+        return words[: loop_start(words)]
+    return words

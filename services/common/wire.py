@@ -1,0 +1,73 @@
+"""What every stage checks of the messages that all stages share."""
+
+from services.common.audio import BYTES_PER_SAMPLE, FloatArray, pcm_to_float
+from services.common.errors import CheckpointError, InvalidRequestError
+from services.common.timeline import SAMPLE_RATE_HZ
+from voxmesh.common.v1 import audio_pb2, stage_pb2
+
+MAX_FRAME_SAMPLES = 10 * SAMPLE_RATE_HZ
+"""Most audio in one message."""
+MAX_POSITION = 1 << 48
+"""The end of every clock: 557 years of audio. Beyond it, arithmetic could overflow somewhere."""
+
+
+def first_sample_of(first_sample: int, checkpoint: stage_pb2.Checkpoint | None) -> int:
+    """Where a stream starts.
+
+    Raises:
+        InvalidRequestError: Not on the clock, or not where the checkpoint goes on.
+
+    """
+    if not 0 <= first_sample < MAX_POSITION:
+        raise InvalidRequestError(f"open.first_sample is {first_sample}: not a position")
+    if checkpoint is not None and first_sample != checkpoint.replay_from_sample:
+        raise InvalidRequestError(
+            f"open.first_sample is {first_sample}, but the checkpoint goes on from"
+            f" {checkpoint.replay_from_sample}"
+        )
+    return first_sample
+
+
+def state_of(checkpoint: stage_pb2.Checkpoint | None, accepted_format: str) -> bytes | None:
+    """Where a predecessor stood; None: start afresh.
+
+    Raises:
+        CheckpointError: Another engine wrote it.
+
+    """
+    if checkpoint is None:
+        return None
+    if checkpoint.format != accepted_format:
+        raise CheckpointError(
+            f"the checkpoint is {checkpoint.format!r}; this replica reads {accepted_format!r}"
+        )
+    return checkpoint.state
+
+
+def samples_of(frame: audio_pb2.AudioFrame) -> FloatArray:
+    """The samples of a message of audio, float32 in [-1, 1).
+
+    Raises:
+        InvalidRequestError: It is empty, too long, or holds half a sample.
+
+    """
+    if len(frame.pcm) % BYTES_PER_SAMPLE:
+        raise InvalidRequestError(f"audio.pcm has {len(frame.pcm)} bytes: half a sample")
+    if not 0 < len(frame.pcm) <= MAX_FRAME_SAMPLES * BYTES_PER_SAMPLE:
+        raise InvalidRequestError(
+            f"audio.pcm has {len(frame.pcm) // BYTES_PER_SAMPLE} samples, not 1 to"
+            f" {MAX_FRAME_SAMPLES}"
+        )
+    return pcm_to_float(frame.pcm)
+
+
+def gap_samples_of(gap: audio_pb2.Gap) -> int:
+    """How long a gap is.
+
+    Raises:
+        InvalidRequestError: It is empty, or reaches beyond the clock.
+
+    """
+    if not 1 <= gap.num_samples < MAX_POSITION:
+        raise InvalidRequestError(f"gap.num_samples is {gap.num_samples}, not at least 1")
+    return gap.num_samples
