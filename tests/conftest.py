@@ -153,7 +153,7 @@ def serve(model: str, *options: str, start_s: float = 120) -> Iterator[ServedMes
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "XDG_RUNTIME_DIR": folder},
             )
         try:
             _await_welcome(process, output, start_s)

@@ -81,7 +81,8 @@ async def play(mesh: Mesh, recording: Recording, *, language: str, speed: float)
     after = usage(mesh)
     factor = await real_time_factor(mesh.metrics_url("asr"))
     console.out.print()
-    console.out.print(report(session, before, after, factor))
+    title = f"{session.model}, {session.audio_s:.1f} s of audio at {speed:g}x"
+    console.out.print(report(title, session, before, after, factor))
 
 
 def usage(mesh: Mesh) -> Usage:
@@ -113,11 +114,13 @@ async def real_time_factor(metrics_url: str) -> float | None:
     return totals.get("voxmesh_model_seconds_total", 0.0) / audio_s if audio_s else None
 
 
-def report(session: Session, before: Usage, after: Usage, factor: float | None) -> Table:
+def report(
+    title: str, session: Session, before: Usage, after: Usage, factor: float | None
+) -> Table:
     """The numbers of a session as a table of two columns."""
     words = session.transcript.words
     cpu_s = {name: after.cpu_s[name] - before.cpu_s.get(name, 0.0) for name in after.cpu_s}
-    table = Table(title=f"{session.model}, {session.audio_s:.1f} s of audio", show_header=False)
+    table = Table(title=title, show_header=False)
     table.add_column("what")
     table.add_column("value")
     table.add_row("words", str(len(words)))

@@ -210,14 +210,19 @@ class Mesh:
 
 @contextmanager
 def runtime_folder() -> Iterator[Path]:
-    """A private folder for sockets and logs; it stays if the block fails, for its logs."""
+    """A private folder for sockets and logs; if the block fails and there are logs, it stays."""
     chosen = os.environ.get("XDG_RUNTIME_DIR", "")
     base = Path(chosen) if chosen and os.access(chosen, os.W_OK) else None
     folder = Path(mkdtemp(prefix="voxmesh-", dir=base))
     if len(os.fsencode(folder / "vad.sock")) > _SOCKET_PATH_BYTES:
         folder.rmdir()
         folder = Path(mkdtemp(prefix="voxmesh-", dir="/tmp"))
-    yield folder
+    try:
+        yield folder
+    except BaseException:
+        if not any(folder.glob("*.log")):
+            shutil.rmtree(folder)
+        raise
     shutil.rmtree(folder)
 
 

@@ -51,7 +51,7 @@ def test_the_numbers_of_a_session_are_in_the_table(screen: io.StringIO) -> None:
     before = Usage({"asr": 10.0, "vad": 1.0}, {"asr": 1, "vad": 1})
     after = Usage({"asr": 15.0, "vad": 2.0}, {"asr": 300_000_000, "vad": 80_000_000})
     said = Transcript(words=words("one two three"))
-    console.out.print(demo.report(session(said), before, after, factor=0.25))
+    console.out.print(demo.report("toy", session(said), before, after, factor=0.25))
     rows = {
         cells[1].strip(): cells[2].strip()
         for line in screen.getvalue().splitlines()
@@ -68,7 +68,7 @@ def test_the_numbers_of_a_session_are_in_the_table(screen: io.StringIO) -> None:
 
 def test_a_session_without_words_has_a_table_too(screen: io.StringIO) -> None:
     nothing = Usage({}, {})
-    console.out.print(demo.report(session(Transcript()), nothing, nothing, factor=None))
+    console.out.print(demo.report("toy", session(Transcript()), nothing, nothing, factor=None))
     assert "RTF" not in screen.getvalue()
 
 

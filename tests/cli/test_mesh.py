@@ -124,8 +124,12 @@ def test_the_runtime_folder_stays_after_a_failure_for_its_logs(
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     with pytest.raises(RuntimeError), runtime_folder() as folder:
+        (folder / "asr.log").touch()
         raise RuntimeError("a service did not start")
     assert folder.is_dir()
+    with pytest.raises(RuntimeError), runtime_folder() as folder:
+        raise RuntimeError("before any service wrote anything")
+    assert not folder.exists()
 
 
 def test_a_runtime_folder_whose_sockets_would_have_too_long_a_path_is_made_elsewhere(

@@ -177,7 +177,7 @@ def test_the_demo_shows_captions_and_numbers(models: "Models", speech: Path) -> 
         *("--file", str(speech / "beckett.wav")),
     )
     assert result.returncode == 0, result.stderr
-    captions, table = result.stdout.split("tiny.en, 10.0 s of audio")
+    captions, table = result.stdout.split("tiny.en, 10.0 s of audio at 2x")
     assert plain(re.sub(r"^ *[\d.]+ s", "", captions, flags=re.MULTILINE)) == BECKETT
     for row in (
         "words",
