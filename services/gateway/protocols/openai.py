@@ -1,0 +1,184 @@
+"""OpenAI's REST API for recordings: transcriptions, translations and models."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from services.common.errors import (
+    ClientLeftError,
+    DeviceError,
+    InvalidRequestError,
+    UpstreamError,
+)
+from services.gateway import subtitles
+from services.gateway.decoder import ContainerFormat, Decoder, open_decoder
+from services.gateway.gateway import Gateway
+from services.gateway.pools import ModelInfo
+from services.gateway.protocols.http_errors import GaveUpError, RefusedError, answering
+from services.gateway.protocols.openai_form import Wish, check_model, model_name, read_wish
+from services.gateway.protocols.openai_view import Spoken, json_body, verbose_body
+from services.gateway.session import Pace, Session, SessionConfig, Task
+from services.gateway.tasks import first_error
+from services.gateway.uploads import receive_upload
+
+PROTOCOL = "openai"
+
+_READ_BYTES = 1 << 16
+_STARTED_S = int(time.time())
+"""When the models came to be, as far as clients are told."""
+
+
+_Serve = Callable[[Gateway, Request], Awaitable[Response]]
+
+
+def routes(gateway: Gateway) -> list[BaseRoute]:
+    """The paths that are served, for ``create_app``."""
+
+    def route(path: str, serve: _Serve, method: str) -> Route:
+        return Route(path, answering(partial(serve, gateway)), methods=[method])
+
+    return [
+        route("/v1/audio/transcriptions", _transcriptions, "POST"),
+        route("/audio/transcriptions", _transcriptions, "POST"),
+        route("/v1/audio/translations", _translations, "POST"),
+        route("/v1/models", _models, "GET"),
+        route("/v1/models/{id:path}", _model, "GET"),
+    ]
+
+
+async def _transcriptions(gateway: Gateway, request: Request) -> Response:
+    return await _serve(gateway, request, Task.TRANSCRIBE)
+
+
+async def _translations(gateway: Gateway, request: Request) -> Response:
+    return await _serve(gateway, request, Task.TRANSLATE)
+
+
+async def _serve(gateway: Gateway, request: Request, task: Task) -> Response:
+    limit = gateway.settings.max_upload_bytes
+    async with receive_upload(request, max_bytes=limit) as upload:
+        wish = read_wish(upload)
+        spoken = await _transcribe(gateway, request, wish, task)
+    # An hour of words takes a while to lay out.
+    return await asyncio.to_thread(_response, spoken, wish, task)
+
+
+async def _transcribe(gateway: Gateway, request: Request, wish: Wish, task: Task) -> Spoken:
+    _, info = gateway.pools.choose(wish.model)
+    check_model(info, wish, task)
+    config = SessionConfig(
+        session_id=request.state.request_id,
+        protocol=PROTOCOL,
+        language_code=wish.language_code,
+        model=wish.model,
+        task=task,
+        prompt=wish.prompt,
+        pace=Pace.FILE,
+        temperature=wish.temperature,
+    )
+    with gateway.session(config) as session, first_error():
+        async with asyncio.TaskGroup() as tasks:
+            leave = tasks.create_task(_leave(request), name="openai.leave")
+            await _run(gateway, session, wish.file)
+            leave.cancel()
+    return Spoken.of(session.transcript, translated=task is Task.TRANSLATE)
+
+
+async def _leave(request: Request) -> None:
+    """Wait for the client to leave.
+
+    Raises:
+        ClientLeftError: It did.
+
+    """
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    raise ClientLeftError
+
+
+async def _run(gateway: Gateway, session: Session, file: UploadFile) -> None:
+    settings = gateway.settings
+    hint = f"{file.content_type or ''} {file.filename or ''}"
+    async with open_decoder(
+        ContainerFormat(hint),
+        max_duration_s=settings.max_file_s,
+        max_spool_bytes=settings.max_upload_bytes,
+    ) as decoder:
+        with first_error():
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_write(file, decoder), name="openai.decode")
+                try:
+                    await session.run(_blocks(decoder))
+                except (UpstreamError, DeviceError) as error:
+                    raise GaveUpError(str(error)) from error
+
+
+async def _blocks(decoder: Decoder) -> AsyncIterator[bytes]:
+    try:
+        async for block in decoder.blocks():
+            yield block
+    except InvalidRequestError as error:
+        raise RefusedError(str(error), param="file", code="invalid_file") from error
+
+
+async def _write(file: UploadFile, decoder: Decoder) -> None:
+    while data := await file.read(_READ_BYTES):
+        await decoder.write(data)
+    decoder.close()
+
+
+def _response(spoken: Spoken, wish: Wish, task: Task) -> Response:
+    match wish.response_format:
+        case "text":
+            return Response(spoken.text + "\n", media_type="text/plain")
+        case "srt":
+            return Response(subtitles.srt(subtitles.cues(spoken.words)), media_type="text/plain")
+        case "vtt":
+            return Response(subtitles.vtt(subtitles.cues(spoken.words)), media_type="text/vtt")
+        case "verbose_json":
+            body = verbose_body(
+                spoken,
+                task=task.value,
+                with_words=wish.with_words,
+                temperature=wish.temperature,
+            )
+        case _:
+            body = json_body(spoken)
+    return JSONResponse(body)
+
+
+async def _models(gateway: Gateway, _request: Request) -> Response:
+    models = [_described(info) for info in gateway.models()]
+    return JSONResponse({"object": "list", "data": models, "stt": models, "tts": []})
+
+
+async def _model(gateway: Gateway, request: Request) -> Response:
+    name = request.path_params["id"]
+    _, info = gateway.pools.choose(model_name(name))
+    return JSONResponse(_described(info) | {"id": name})
+
+
+def _described(info: ModelInfo) -> dict[str, object]:
+    """A model with OpenAI's keys and, because both ask at the same path, with Deepgram's."""
+    return {
+        "id": info.name,
+        "object": "model",
+        "created": _STARTED_S,
+        "owned_by": "voxmesh",
+        "name": info.name,
+        "canonical_name": info.name,
+        "architecture": info.engine,
+        "languages": list(info.language_codes),
+        "version": "1",
+        "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, f"voxmesh:{info.name}")),
+        "batch": True,
+        "streaming": True,
+        "formatted_output": True,
+    }

@@ -1,0 +1,146 @@
+"""A finished transcript as OpenAI's transcription API writes it."""
+
+import math
+import zlib
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from services.common.timeline import seconds
+from services.common.words import Word, text_of
+from services.gateway.languages import english_name
+from services.gateway.segments import Segment, segments
+from services.gateway.transcript import Decoding, Transcript
+
+Body = dict[str, Any]
+
+_SEEK_HZ = 100
+"""Whisper counts positions in frames of 10 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What was said in a file."""
+
+    words: Sequence[Word]
+    decodings: Sequence[Decoding]
+    language_code: str
+    """Of the words; empty if it is not known."""
+    duration_s: float
+
+    @classmethod
+    def of(cls, transcript: Transcript, *, translated: bool) -> "Spoken":
+        """What is in a transcript that is finished."""
+        return cls(
+            transcript.words,
+            transcript.decodings,
+            "en" if translated else transcript.language_code,
+            seconds(transcript.received_sample),
+        )
+
+    @property
+    def text(self) -> str:
+        """Everything, without white space around it."""
+        return text_of(self.words).strip()
+
+
+def json_body(spoken: Spoken) -> Body:
+    """The body of ``response_format=json``."""
+    body: Body = {"text": spoken.text, "usage": _usage(spoken)}
+    if spoken.language_code:
+        body["languages"] = [{"code": spoken.language_code}]
+    return body
+
+
+def verbose_body(spoken: Spoken, *, task: str, with_words: bool, temperature: float) -> Body:
+    """The body of ``response_format=verbose_json``.
+
+    Args:
+        spoken: What was said.
+        task: ``transcribe`` or ``translate``.
+        with_words: Whether the client wants times of words. Those of segments always come, because
+            clients count on them.
+        temperature: What the client asked for; segments say what was used, where that is known.
+
+    """
+    body: Body = {
+        "task": task,
+        "language": english_name(spoken.language_code),
+        "duration": round(spoken.duration_s, 3),
+        "text": spoken.text,
+        "segments": _segments(spoken, temperature),
+        "usage": _usage(spoken),
+    }
+    if with_words:
+        body["words"] = [
+            {"word": word.text.strip(), **_span(spoken, word.first_sample, word.end_sample)}
+            for word in spoken.words
+        ]
+    return body
+
+
+def _usage(spoken: Spoken) -> Body:
+    return {"type": "duration", "seconds": float(math.ceil(spoken.duration_s))}
+
+
+def _span(spoken: Spoken, first_sample: int, end_sample: int) -> dict[str, float]:
+    """Start and end within the file, in seconds."""
+    start_s = min(seconds(max(first_sample, 0)), spoken.duration_s)
+    end_s = min(max(seconds(end_sample), start_s), spoken.duration_s)
+    return {"start": round(start_s, 3), "end": round(end_s, 3)}
+
+
+def _segments(spoken: Spoken, temperature: float) -> list[Body]:
+    parts = list(segments(spoken.words))
+    texts = [text_of(spoken.words[part.first_word : part.end_word]) for part in parts]
+    if texts:
+        # So that the texts of all segments together are the text.
+        texts[0], texts[-1] = texts[0].lstrip(), texts[-1].rstrip()
+    return [
+        _segment(spoken, number, part, text, temperature)
+        for number, (part, text) in enumerate(zip(parts, texts, strict=True))
+    ]
+
+
+def _segment(spoken: Spoken, number: int, part: Segment, text: str, temperature: float) -> Body:
+    words = spoken.words[part.first_word : part.end_word]
+    decodings = _decodings_of(spoken, part)
+    window = spoken.words[decodings[0].first_word] if decodings else words[0]
+    return {
+        "id": number,
+        "seek": round(_span(spoken, window.first_sample, 0)["start"] * _SEEK_HZ),
+        **_span(spoken, words[0].first_sample, words[-1].end_sample),
+        "text": text,
+        "tokens": [token for word in words for token in word.token_ids],
+        "temperature": round(decodings[0].temperature, 3) if decodings else temperature,
+        "avg_logprob": _mean(decodings, [d.avg_log_probability for d in decodings]),
+        "compression_ratio": _compression_ratio(text),
+        "no_speech_prob": _mean(decodings, [d.no_speech_probability for d in decodings]),
+    }
+
+
+def _decodings_of(spoken: Spoken, part: Segment) -> Sequence[Decoding]:
+    """The decodings that a segment's words are from."""
+    first = bisect_right(spoken.decodings, part.first_word, key=_first_word) - 1
+    end = bisect_left(spoken.decodings, part.end_word, key=_first_word)
+    return spoken.decodings[max(first, 0) : end]
+
+
+def _first_word(decoding: Decoding) -> int:
+    return decoding.first_word
+
+
+def _mean(decodings: Sequence[Decoding], values: Sequence[float]) -> float:
+    """The mean of a value of each decoding, weighted by its words."""
+    num_words = sum(decoding.num_words for decoding in decodings)
+    if not num_words:
+        return 0.0
+    pairs = zip(decodings, values, strict=True)
+    return round(sum(d.num_words * value for d, value in pairs) / num_words, 6)
+
+
+def _compression_ratio(text: str) -> float:
+    """How much shorter zlib makes a text: above 2.4 it repeats itself. Source: openai/whisper."""
+    data = text.encode()
+    return round(len(data) / len(zlib.compress(data)), 6)

@@ -1,0 +1,119 @@
+"""Takes in ``multipart/form-data`` as it arrives: the file to disk, the fields to memory."""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from services.common.errors import ClientLeftError, InvalidRequestError, StreamTooLongError
+
+_MAX_FILES = 8
+_MAX_FIELDS = 100
+_MAX_FIELD_BYTES = 1 << 20
+"""A field may hold a second or two of speech as a data URL."""
+
+
+class UploadTooLargeError(StreamTooLongError):
+    """The upload has more bytes than are taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A form that has arrived. Names are without the brackets that some clients put behind them."""
+
+    files: Mapping[str, UploadFile]
+    fields: Mapping[str, Sequence[str]]
+
+    def text(self, name: str) -> str:
+        """The last value of a field; empty if there is none."""
+        values = self.fields.get(name)
+        return values[-1] if values else ""
+
+    def texts(self, name: str) -> list[str]:
+        """Every value of a field, which may come one by one or together as a JSON list."""
+        texts: list[str] = []
+        for value in self.fields.get(name, ()):
+            listed = _json_list(value)
+            texts += [value] if listed is None else listed
+        return texts
+
+
+@asynccontextmanager
+async def receive_upload(request: Request, *, max_bytes: int) -> AsyncIterator[Upload]:
+    """Receive a form; its files are gone when the context ends.
+
+    While the body is on its way, ``request.state.body_pending`` is true.
+
+    Raises:
+        UploadTooLargeError: The body is larger than allowed: by its own word before any of it is
+            read, else as soon as that much has come.
+        InvalidRequestError: It is no well-formed form.
+        ClientLeftError: The client left before all of it had come.
+
+    """
+    request.state.body_pending = True
+    too_large = UploadTooLargeError(f"the upload is limited to {max_bytes} bytes")
+    if _declared_bytes(request) > max_bytes:
+        raise too_large
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise InvalidRequestError("the request has to be multipart/form-data")
+
+    async def body() -> AsyncGenerator[bytes, None]:
+        size = 0
+        async for data in request.stream():
+            size += len(data)
+            if size > max_bytes:
+                raise too_large
+            yield data
+        request.state.body_pending = False
+
+    parser = MultiPartParser(
+        request.headers,
+        body(),
+        max_files=_MAX_FILES,
+        max_fields=_MAX_FIELDS,
+        max_part_size=_MAX_FIELD_BYTES,
+    )
+    try:
+        form = await parser.parse()
+    except ClientDisconnect:
+        raise ClientLeftError from None
+    except MultiPartException as error:
+        raise InvalidRequestError(f"the form cannot be read: {error.message}") from error
+    try:
+        yield _upload(form)
+    finally:
+        await form.close()
+
+
+def _declared_bytes(request: Request) -> int:
+    try:
+        return int(request.headers.get("content-length", "0"))
+    except ValueError:
+        return 0
+
+
+def _upload(form: FormData) -> Upload:
+    files: dict[str, UploadFile] = {}
+    fields: dict[str, list[str]] = {}
+    for name, value in form.multi_items():
+        name = name.removesuffix("[]")
+        if isinstance(value, UploadFile):
+            files[name] = value
+        else:
+            fields.setdefault(name, []).append(value)
+    return Upload(files, fields)
+
+
+def _json_list(value: str) -> list[str] | None:
+    if not value.lstrip().startswith("["):
+        return None
+    try:
+        listed = json.loads(value)
+    except ValueError:
+        return None
+    return [str(item) for item in listed] if isinstance(listed, list) else None
