@@ -20,7 +20,7 @@ MAY_WAIT = {
     "asr": {"__main__", "servicer", "scheduler"},
     "gateway": {
         *("__main__", "servicer", "app", "http_server", "protocols"),
-        *("gateway", "session", "stage", "upstream", "pools", "tasks"),
+        *("gateway", "session", "stage", "recovery", "upstream", "pools", "tasks"),
         *("pipe", "container_decoder", "audio_input", "inbox"),
     },
 }

@@ -1,9 +1,11 @@
 """The HTTP and WebSocket side of the gateway: every protocol, health and metrics, on one port."""
 
+import uuid
 from collections.abc import Sequence
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -41,6 +43,18 @@ def create_app(gateway: Gateway, protocols: Sequence[BaseRoute] = ()) -> Starlet
     async def metrics(_request: Request) -> Response:
         return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    async def refuse(_request: Request, error: Exception) -> JSONResponse:
+        """What matches no route, in the forms of all API families at once."""
+        assert isinstance(error, HTTPException)
+        told = {"message": error.detail, "type": "invalid_request_error", "param": None}
+        body = {
+            "error": {**told, "code": error.detail.lower().replace(" ", "_")},
+            "err_code": error.detail,
+            "err_msg": error.detail,
+            "request_id": uuid.uuid4().hex,
+        }
+        return JSONResponse(body, error.status_code, error.headers)
+
     settings = gateway.settings
     return Starlette(
         routes=[
@@ -53,4 +67,5 @@ def create_app(gateway: Gateway, protocols: Sequence[BaseRoute] = ()) -> Starlet
         middleware=[
             Middleware(Guard, keys=Keys(settings.api_keys), origins=settings.origins),
         ],
+        exception_handlers={HTTPException: refuse},
     )

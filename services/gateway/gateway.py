@@ -12,8 +12,8 @@ from services.common.errors import DrainingError
 from services.common.timeline import samples, samples_of_ms
 from services.gateway.config import Settings
 from services.gateway.pools import ModelInfo, Pools
+from services.gateway.recovery import Patience
 from services.gateway.session import Pace, Session, SessionConfig, SessionLimits
-from services.gateway.stage import Patience
 from services.gateway.tasks import Bell
 
 _VAD_SERVICE = "voxmesh.vad.v1.VadService"

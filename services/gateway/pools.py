@@ -30,8 +30,10 @@ ALIASES = frozenset(
 
 _SERVICE = "voxmesh.asr.v1.AsrService"
 _DESCRIBE_S = 2.0
-_REFRESH_S = 1.0
+_RETRY_S = 1.0
 """Between two attempts to reach a pool that has not answered yet."""
+_REFRESH_EVERY = 30
+"""So many attempts later, pools that have answered are asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +136,12 @@ class Pools:
         await asyncio.gather(*(pool.describe() for pool in unknown))
 
     async def discover(self) -> None:
-        """Ask until every pool has answered."""
+        """Look for pools that have not answered yet, and at times for changes in the others."""
         while True:
-            await self.describe()
-            if all(pool.info is not None for pool in self._pools):
-                return
-            await asyncio.sleep(_REFRESH_S)
+            for _ in range(_REFRESH_EVERY):
+                await self.describe()
+                await asyncio.sleep(_RETRY_S)
+            await asyncio.gather(*(pool.describe() for pool in self._pools))
 
     async def close(self) -> None:
         """Close every channel."""

@@ -14,10 +14,11 @@ from services.common.errors import MeshError, StreamTooLongError
 from services.common.ring import Ring
 from services.common.timeline import SAMPLE_RATE_HZ, samples, seconds
 from services.common.words import Word
+from services.gateway.recovery import Patience
 from services.gateway.route import Route
 from services.gateway.session_config import Pace, SessionConfig, Task
 from services.gateway.speech_map import SpeechMap
-from services.gateway.stage import Patience, Stage
+from services.gateway.stage import Stage
 from services.gateway.tasks import Bell, first_error
 from services.gateway.transcript import Notice, Transcript
 from services.gateway.upstream import AsrUpstream, VadUpstream

@@ -2,24 +2,22 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic
 
-import grpc
 import grpc.aio
 import structlog
 
 from services.common import telemetry
-from services.common.errors import (
-    InvalidRequestError,
-    MeshError,
-    NotFoundError,
-    OverloadedError,
-    StreamTooLongError,
-    UpstreamError,
-)
 from services.common.ring import Ring
 from services.common.timeline import samples_of_ms
+from services.gateway.recovery import (
+    FIRST_DELAY_S,
+    LAST_DELAY_S,
+    Patience,
+    Recovery,
+    StreamLostError,
+    loss,
+)
 from services.gateway.route import Audio, End, FlushMark, Gap, Route
 from services.gateway.tasks import Bell, first_error
 from services.gateway.transcript import Notice
@@ -44,47 +42,8 @@ MESSAGE_SAMPLES = samples_of_ms(100)
 UNANSWERED_SAMPLES = samples_of_ms(3000)
 """Audio that a live stage may keep to itself for as long as it likes."""
 
-_FIRST_DELAY_S = 0.1
-_LAST_DELAY_S = 2.0
-_MAX_CRASHES = 2
-"""Replicas that may die of the same audio."""
-
-_REASONS = {
-    grpc.StatusCode.UNAVAILABLE: "unavailable",
-    grpc.StatusCode.RESOURCE_EXHAUSTED: "overloaded",
-    grpc.StatusCode.DEADLINE_EXCEEDED: "deadline",
-    grpc.StatusCode.FAILED_PRECONDITION: "foreign_checkpoint",
-    # A replica that crashed: as RST_STREAM through a proxy, as a bug's own words otherwise.
-    grpc.StatusCode.INTERNAL: "internal",
-    grpc.StatusCode.UNKNOWN: "internal",
-    grpc.StatusCode.CANCELLED: "cancelled",
-}
-_PERMANENT: dict[grpc.StatusCode, type[MeshError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
-    grpc.StatusCode.NOT_FOUND: NotFoundError,
-    grpc.StatusCode.OUT_OF_RANGE: StreamTooLongError,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a stage is waited for, in seconds."""
-
-    open_s: float
-    """For a stream to be accepted."""
-    stall_s: float
-    """For an answer to what was sent."""
-    lost_s: float
-    """For progress, from the first stream lost to giving up."""
-
-
-class StreamLostError(Exception):
-    """A stream ended before it was finished; another may go on."""
-
-    def __init__(self, reason: str, message: str, *, crashed: bool = False) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.crashed = crashed
+_MAX_REFUSALS = 3
+"""Replicas that may not understand a checkpoint before it is given up."""
 
 
 class Stage(Generic[RequestT, ResponseT]):
@@ -124,9 +83,13 @@ class Stage(Generic[RequestT, ResponseT]):
         self._patience = patience
         self._unanswered_samples = unanswered_samples
         self._moved = moved
-        self._notify = notify
+        self._recovery = Recovery(upstream.name, patience.lost_s, notify)
         self._bell = Bell()
         self._checkpoint: stage_pb2.Checkpoint | None = None
+        self._first_sample = 0
+        """Where a stream starts that has no checkpoint."""
+        self._refusals = 0
+        """Replicas in a row that did not understand the checkpoint."""
         self.answered_sample = 0
         """Position through which the stage has worked."""
         self.flushed_sample = -1
@@ -136,11 +99,6 @@ class Stage(Generic[RequestT, ResponseT]):
         self._finishing = False
         self._waiting_since: float | None = None
         """Since when an answer is owed; None: nothing is."""
-        self._lost_since: float | None = None
-        """When the first stream was lost since there was progress; None: none was."""
-        self._degraded = False
-        self._losses = 0
-        self._crashes = 0
         self._frozen = False
         """Whether answers wait because a successor is being opened from the last checkpoint."""
 
@@ -152,7 +110,12 @@ class Stage(Generic[RequestT, ResponseT]):
     @property
     def replay_sample(self) -> int:
         """Position from which a successor would need the route again."""
-        return self._checkpoint.replay_from_sample if self._checkpoint else 0
+        return self._checkpoint.replay_from_sample if self._checkpoint else self._first_sample
+
+    @property
+    def _settled_sample(self) -> int:
+        """Position through which a successor has nothing to say."""
+        return self._checkpoint.through_sample if self._checkpoint else self._first_sample
 
     @property
     def needed_sample(self) -> int:
@@ -188,11 +151,8 @@ class Stage(Generic[RequestT, ResponseT]):
             except StreamLostError as lost:
                 await self._recover_from(lost)
             else:
-                if self._degraded:
-                    self._degraded = False
-                    self._notify(
-                        Notice(self.name, "RECOVERED", f"{self.name} is back", retryable=True)
-                    )
+                self._refusals = 0
+                self._recovery.connected()
                 return call
 
     async def _open(self) -> "Call[RequestT, ResponseT]":
@@ -206,9 +166,10 @@ class Stage(Generic[RequestT, ResponseT]):
         except TimeoutError:
             raise StreamLostError("deadline", "did not accept the stream in time") from None
         except asyncio.InvalidStateError:
-            raise await self._ending(call) from None
+            ended = loss(self.name, await call.code(), await call.details(), opened=False)
+            raise ended from None
         except grpc.aio.AioRpcError as error:
-            raise self._loss(error.code(), error.details(), opened=False) from None
+            raise self._loss(error, opened=False) from None
         finally:
             if not accepted:
                 call.cancel()
@@ -220,7 +181,6 @@ class Stage(Generic[RequestT, ResponseT]):
         self, call: "Call[RequestT, ResponseT]"
     ) -> "Call[RequestT, ResponseT] | None":
         """Serve one stream to its end; the successor, if the replica asked for one."""
-        checkpoint = self._checkpoint
         self._sent_sample = self.replay_sample
         self._asked_sample = -1
         self._finishing = False
@@ -239,7 +199,7 @@ class Stage(Generic[RequestT, ResponseT]):
                         task.cancel()
         except StreamLostError as lost:
             if lost.crashed:
-                self._count_crash(checkpoint, lost)
+                self._recovery.crashed((self.replay_sample, self._settled_sample), lost)
             raise
         finally:
             self._frozen = False
@@ -248,7 +208,7 @@ class Stage(Generic[RequestT, ResponseT]):
 
     async def _write(self, call: "Call[RequestT, ResponseT]") -> None:
         position = self.replay_sample
-        settled = self._checkpoint.through_sample if self._checkpoint else 0
+        settled = self._settled_sample
         # Marks behind the checkpoint are asked again, even those answered: a stage that is to come
         # to the same results must be asked in the same places.
         flushed = min(self.flushed_sample, settled)
@@ -286,7 +246,7 @@ class Stage(Generic[RequestT, ResponseT]):
             try:
                 response = await call.read()
             except grpc.aio.AioRpcError as error:
-                raise self._loss(error.code(), error.details(), opened=True) from None
+                raise self._loss(error, opened=True) from None
             while self._frozen:
                 await self._bell.wait()
             event = self._event(response)
@@ -294,7 +254,8 @@ class Stage(Generic[RequestT, ResponseT]):
                 case Answer(through_sample, checkpoint):
                     self._take(through_sample, checkpoint)
                 case Flushed(sample):
-                    self._progress(sample > self.flushed_sample)
+                    if sample > self.flushed_sample:
+                        self._recovery.progress()
                     self.flushed_sample = max(self.flushed_sample, sample)
                     self.answered_sample = max(self.answered_sample, sample)
                 case GoAway():
@@ -311,7 +272,7 @@ class Stage(Generic[RequestT, ResponseT]):
         """Open a successor while the old stream still serves; make before break."""
         await leaving.wait()
         telemetry.STAGE_RESTARTS.labels(self.name, "go_away").inc()
-        delay_s = _FIRST_DELAY_S
+        delay_s = FIRST_DELAY_S
         while True:
             self._frozen = True
             try:
@@ -320,7 +281,7 @@ class Stage(Generic[RequestT, ResponseT]):
                 self._frozen = False
                 self._bell.ring()
             await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, _LAST_DELAY_S)
+            delay_s = min(2 * delay_s, LAST_DELAY_S)
 
     async def _watch(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -338,16 +299,12 @@ class Stage(Generic[RequestT, ResponseT]):
 
     def _take(self, through_sample: int | None, checkpoint: stage_pb2.Checkpoint | None) -> None:
         through = through_sample or 0
-        self._progress(through > self.answered_sample)
+        if through > self.answered_sample:
+            self._recovery.progress()
         self.answered_sample = max(self.answered_sample, through)
         if checkpoint is not None:
             self._checkpoint = checkpoint
             self._route.forget(checkpoint.replay_from_sample)
-
-    def _progress(self, made: bool) -> None:
-        if made:
-            self._lost_since = None
-            self._losses = 0
 
     def _expect(self) -> None:
         """Start waiting for an answer, if one is owed and nobody waits yet."""
@@ -361,38 +318,20 @@ class Stage(Generic[RequestT, ResponseT]):
         elif self._waiting_since is None:
             self._waiting_since = asyncio.get_running_loop().time()
 
-    async def _ending(self, call: "Call[RequestT, ResponseT]") -> Exception:
-        return self._loss(await call.code(), await call.details(), opened=False)
-
-    def _loss(self, code: grpc.StatusCode, details: str | None, *, opened: bool) -> Exception:
-        """What the end of a stream means: another may go on, or the session's error."""
-        message = f"{self.name}: {details or code.name}"
-        if (permanent := _PERMANENT.get(code)) is not None:
-            return permanent(message)
-        if (reason := _REASONS.get(code)) is None:
-            return UpstreamError(message)
-        crashed = opened and reason in {"unavailable", "internal", "cancelled"}
-        return StreamLostError(reason, message, crashed=crashed)
-
-    def _count_crash(self, opened_from: stage_pb2.Checkpoint | None, lost: StreamLostError) -> None:
-        self._crashes = self._crashes + 1 if opened_from is self._checkpoint else 0
-        if self._crashes >= _MAX_CRASHES:
-            raise UpstreamError(f"{self.name} failed again on the same audio") from lost
+    def _loss(self, error: grpc.aio.AioRpcError, *, opened: bool) -> Exception:
+        return loss(self.name, error.code(), error.details(), opened=opened)
 
     async def _recover_from(self, lost: StreamLostError) -> None:
-        """Say so and wait a little, or give up."""
-        now = asyncio.get_running_loop().time()
-        telemetry.STAGE_RESTARTS.labels(self.name, lost.reason).inc()
-        log.warning("stream lost", stage=self.name, reason=lost.reason)
-        if self._lost_since is None:
-            self._lost_since = now
-        if not self._degraded:
-            self._degraded = True
-            self._notify(Notice(self.name, "DEGRADED", f"{self.name} was lost", retryable=True))
-        if now - self._lost_since > self._patience.lost_s:
-            if lost.reason == "overloaded":
-                raise OverloadedError(str(lost)) from lost
-            raise UpstreamError(f"{self.name} has been lost for too long: {lost}") from lost
-        delay_s = min(_FIRST_DELAY_S * 2**self._losses, _LAST_DELAY_S)
-        self._losses = min(self._losses + 1, 10)
-        await asyncio.sleep(delay_s)
+        """Wait a little before the next stream, or give up."""
+        await self._recovery.lost(lost)
+        if lost.reason == "foreign_checkpoint":
+            self._start_over()
+
+    def _start_over(self) -> None:
+        """Give the checkpoint up if nobody understands it any more, as after an upgrade."""
+        self._refusals += 1
+        if self._refusals >= _MAX_REFUSALS and self._checkpoint is not None:
+            log.warning("starting over without checkpoint", stage=self.name)
+            self._first_sample = self._upstream.afresh(self.replay_sample)
+            self._checkpoint = None
+            self._refusals = 0

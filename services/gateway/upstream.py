@@ -74,6 +74,14 @@ class Upstream(Protocol[RequestT, ResponseT]):
     def open(self, checkpoint: stage_pb2.Checkpoint | None, first_sample: int) -> RequestT:
         """The first message."""
 
+    def afresh(self, replay_sample: int) -> int:
+        """Where to start over when nobody understands the checkpoint any more.
+
+        Args:
+            replay_sample: Where the checkpoint would have started.
+
+        """
+
     def request(self, piece: Piece, pcm: bytes) -> RequestT:
         """The message that says a piece; ``pcm`` is the audio of an ``Audio``."""
 
@@ -106,6 +114,10 @@ class VadUpstream:
                 first_sample=first_sample,
             )
         )
+
+    def afresh(self, replay_sample: int) -> int:
+        """Where the checkpoint stood: the map ignores what it knows already."""
+        return replay_sample
 
     def request(self, piece: Piece, pcm: bytes) -> vad_pb2.DetectRequest:
         """The message that says a piece."""
@@ -196,6 +208,11 @@ class AsrUpstream:
                 first_sample=first_sample,
             )
         )
+
+    def afresh(self, replay_sample: int) -> int:
+        """Behind the last committed word, so that nothing is lost and nothing is said twice."""
+        words = self._transcript.words
+        return max(replay_sample, words[-1].end_sample if words else 0)
 
     def request(self, piece: Piece, pcm: bytes) -> asr_pb2.TranscribeRequest:
         """The message that says a piece."""

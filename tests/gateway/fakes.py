@@ -12,6 +12,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.common.errors import (
+    CheckpointError,
     ClientLeftError,
     DeviceError,
     InvalidRequestError,
@@ -181,6 +182,7 @@ class Heard:
     """What one stream of the recogniser was sent."""
 
     open: asr_pb2.Open
+    format: str
     audio: list[tuple[int, int]] = field(default_factory=list)
     gaps: list[tuple[int, int]] = field(default_factory=list)
     flushes: list[int] = field(default_factory=list)
@@ -217,6 +219,7 @@ class FakeAsr(asr_pb2_grpc.AsrServiceServicer):
         self.model = model
         self.languages = languages
         self.speak = speak
+        self.format = "fake/1"
         self.faults = Faults()
         self.departure = Departure()
         self.streams: list[Heard] = []
@@ -292,11 +295,15 @@ class FakeAsr(asr_pb2_grpc.AsrServiceServicer):
         await send(asr_pb2.TranscribeResponse(finished=stage_pb2.Finished()))
 
     async def _open(self, request: asr_pb2.Open, send: Transcribed) -> Heard:
-        heard = Heard(request)
+        heard = Heard(request, self.format)
         if request.HasField("checkpoint"):
+            if request.checkpoint.format != self.format:
+                raise CheckpointError("another engine wrote it")
             if request.first_sample != request.checkpoint.replay_from_sample:
                 raise InvalidRequestError("wrong place to resume")
             heard.committed = json.loads(request.checkpoint.state)
+        else:
+            heard.committed = sum(w.first_sample < request.first_sample for w in self.words)
         self.streams.append(heard)
         await send(asr_pb2.TranscribeResponse(opened=asr_pb2.Opened(model=self.model)))
         return heard
@@ -307,7 +314,7 @@ class FakeAsr(asr_pb2_grpc.AsrServiceServicer):
         if due:
             heard.committed += len(due)
             checkpoint = stage_pb2.Checkpoint(
-                format="fake/1",
+                format=heard.format,
                 replay_from_sample=max(due[-1].end_sample, heard.open.first_sample),
                 through_sample=heard.end,
                 state=json.dumps(heard.committed).encode(),

@@ -1,0 +1,56 @@
+"""``python -m services.gateway``: HTTP, WebSocket and gRPC in one process."""
+
+import asyncio
+
+import structlog
+
+from services.common import logs, settings, telemetry
+from services.common.server import run, serve
+from services.gateway.app import create_app
+from services.gateway.config import Settings
+from services.gateway.gateway import Gateway
+from services.gateway.http_server import http_server, listen
+from services.gateway.protocols import openai
+from services.gateway.servicer import GatewayServicer
+from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
+
+log = structlog.get_logger(__name__)
+
+
+async def main(chosen: Settings) -> None:
+    """Listen, look for the pools, serve until asked to stop."""
+    stopping = asyncio.Event()
+    gateway = Gateway(chosen)
+    http = http_server(create_app(gateway, openai.routes(gateway)))
+    listener = listen(chosen.host, chosen.port)
+    log.info("listening", host=chosen.host, port=listener.getsockname()[1])
+
+    async def drain() -> None:
+        await stopping.wait()
+        await gateway.drain(chosen.drain_s)
+        http.should_exit = True
+
+    async with asyncio.TaskGroup() as tasks:
+        discover = tasks.create_task(gateway.pools.discover(), name="gateway.discover")
+        tasks.create_task(http.serve(sockets=[listener]), name="gateway.http")
+        tasks.create_task(drain(), name="gateway.drain")
+        await serve(
+            lambda server: rpc.add_GatewayServiceServicer_to_server(
+                GatewayServicer(gateway), server
+            ),
+            service_names=["voxmesh.gateway.v1.GatewayService"],
+            address=chosen.grpc_address,
+            drain_s=chosen.drain_s,
+            stopping=stopping,
+            probe=gateway.healthy,
+        )
+        discover.cancel()
+    await gateway.close()
+
+
+if __name__ == "__main__":
+    loaded = settings.load(Settings)
+    logs.configure("gateway", loaded.log_level)
+    telemetry.start_metrics(loaded.metrics_host, loaded.metrics_port)
+    telemetry.start_tracing("gateway", loaded.otlp_endpoint)
+    run(main(loaded))

@@ -1,0 +1,310 @@
+"""``GatewayService.Converse`` over a real channel."""
+
+import asyncio
+import io
+import wave
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from services.common.errors import DeviceError
+from services.gateway.servicer import GatewayServicer
+from tests.gateway.fakes import RATE, FakeAsr, FakeVad, Mesh, running, spans_of, words_at
+from voxmesh.gateway.v1 import gateway_pb2 as pb
+from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
+
+PCM = pb.Open(encoding=pb.ENCODING_LINEAR16)
+
+
+@asynccontextmanager
+async def gateway_stub(
+    *seconds: float, **settings: object
+) -> AsyncIterator[tuple[Mesh, "rpc.GatewayServiceStub"]]:
+    said = words_at(*seconds)
+    async with running(FakeVad(spans_of(said)), FakeAsr(said), **settings) as mesh:
+        server = grpc.aio.server()
+        rpc.add_GatewayServiceServicer_to_server(GatewayServicer(mesh.gateway), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield mesh, rpc.GatewayServiceStub(channel)
+        await server.stop(grace=None)
+
+
+def audio(duration_s: float, *, sample_bytes: int = 2, rate: int = RATE) -> Iterable[bytes]:
+    left = round(duration_s * rate) * sample_bytes
+    while left > 0:
+        yield bytes(min(left, 3201))
+        left -= 3201
+
+
+async def converse(
+    stub: "rpc.GatewayServiceStub",
+    opening: pb.Open,
+    blocks: Iterable[bytes],
+    **options: Any,
+) -> list[pb.ConverseResponse]:
+    async def requests() -> AsyncIterator[pb.ConverseRequest]:
+        yield pb.ConverseRequest(open=opening)
+        for block in blocks:
+            yield pb.ConverseRequest(audio=block)
+        yield pb.ConverseRequest(finish=pb.Finish())
+
+    async with asyncio.timeout(30):
+        return [response async for response in stub.Converse(requests(), **options)]
+
+
+async def read(
+    call: "grpc.aio.StreamStreamCall[pb.ConverseRequest, pb.ConverseResponse]", *, until: str
+) -> list[pb.ConverseResponse]:
+    responses: list[pb.ConverseResponse] = []
+    while not responses or responses[-1].WhichOneof("event") != until:
+        response = await call.read()
+        assert isinstance(response, pb.ConverseResponse)
+        responses.append(response)
+    return responses
+
+
+async def refusal(
+    stub: "rpc.GatewayServiceStub", *requests: pb.ConverseRequest, **options: Any
+) -> grpc.aio.AioRpcError:
+    """How a call ends that says this and goes on listening.
+
+    Nothing is written after: grpc.aio forgets the status of a call that ended during a write.
+    """
+    call = stub.Converse(**options)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        async with asyncio.timeout(10):
+            for request in requests:
+                await call.write(request)
+            while await call.read() is not grpc.aio.EOF:
+                pass
+    return refused.value
+
+
+def details_of(error: grpc.aio.AioRpcError) -> list[Any]:
+    metadata = dict(error.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
+    return list(status.details)
+
+
+def kinds(responses: Iterable[pb.ConverseResponse]) -> list[str]:
+    return [response.WhichOneof("event") or "" for response in responses]
+
+
+def words_of(responses: Iterable[pb.ConverseResponse]) -> list[str]:
+    return [word.text for response in responses for word in response.captions.words]
+
+
+async def test_words_are_sent_once_in_order_and_the_end_is_said() -> None:
+    async with gateway_stub(1.0, 2.5, 9.0) as (mesh, stub):
+        responses = await converse(stub, PCM, audio(11))
+        assert words_of(responses) == [word.text for word in mesh.asr.words]
+    assert kinds(responses)[0] == "opened"
+    assert responses[0].opened.model == "fake"
+    assert responses[0].opened.session_id
+    assert kinds(responses)[-1] == "finished"
+    assert kinds(responses).count("finished") == 1
+    captions = [r.captions for r in responses if r.WhichOneof("event") == "captions"]
+    assert [c.seq for c in captions] == list(range(1, len(captions) + 1))
+    assert captions[-1].tail == ""
+    word = captions[-1].words[-1]
+    assert word.start_offset.ToTimedelta().total_seconds() == 9.0
+    assert word.end_offset.ToTimedelta().total_seconds() == pytest.approx(9.4)
+
+
+@pytest.mark.parametrize(
+    ("opening", "sample_bytes", "rate"),
+    [
+        (pb.Open(encoding=pb.ENCODING_LINEAR16, sample_rate_hz=48_000, channels=2), 4, 48_000),
+        (pb.Open(encoding=pb.ENCODING_FLOAT32, sample_rate_hz=44_100), 4, 44_100),
+        (pb.Open(encoding=pb.ENCODING_MULAW, sample_rate_hz=8000), 1, 8000),
+    ],
+)
+async def test_raw_audio_of_other_kinds_is_converted(
+    opening: pb.Open, sample_bytes: int, rate: int
+) -> None:
+    async with gateway_stub(1.0, 2.5) as (_, stub):
+        responses = await converse(stub, opening, audio(4, sample_bytes=sample_bytes, rate=rate))
+    assert words_of(responses) == [" w0", " w1"]
+
+
+async def test_a_container_says_itself_what_it_is() -> None:
+    data = io.BytesIO()
+    with wave.open(data, "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        file.writeframes(bytes(2 * 4 * RATE))
+    async with gateway_stub(1.0, 2.5) as (_, stub):
+        responses = await converse(stub, pb.Open(), [data.getvalue()])
+    assert words_of(responses) == [" w0", " w1"]
+
+
+async def test_a_flush_is_answered_when_everything_before_it_was_sent() -> None:
+    async with gateway_stub(1.0, 1.6, 4.0) as (_, stub):
+        call = stub.Converse()
+        await call.write(pb.ConverseRequest(open=PCM))
+        for block in audio(2.1):
+            await call.write(pb.ConverseRequest(audio=block))
+        await call.write(pb.ConverseRequest(flush=pb.Flush(flush_id=7)))
+        async with asyncio.timeout(10):
+            before = await read(call, until="flushed")
+            assert words_of(before) == [" w0", " w1"]
+            assert before[-1].flushed.flush_id == 7
+            for block in audio(3):
+                await call.write(pb.ConverseRequest(audio=block))
+            await call.write(pb.ConverseRequest(finish=pb.Finish()))
+            after = await read(call, until="finished")
+    assert words_of(after) == [" w2"]
+    assert kinds(after)[-1] == "finished"
+
+
+async def test_trouble_behind_the_gateway_is_told_and_costs_no_word() -> None:
+    async with gateway_stub(*range(1, 8)) as (mesh, stub):
+        mesh.asr.faults.once = {round(4.2 * RATE): DeviceError("lost")}
+        responses = await converse(stub, PCM, audio(9))
+        assert words_of(responses) == [word.text for word in mesh.asr.words]
+    notices = [r.notice for r in responses if r.WhichOneof("event") == "notice"]
+    assert [(n.stage, n.code, n.retryable) for n in notices] == [
+        ("asr", "DEGRADED", True),
+        ("asr", "RECOVERED", True),
+    ]
+
+
+async def test_silence_is_no_news() -> None:
+    async with gateway_stub() as (_, stub):
+        responses = await converse(stub, PCM, audio(60))
+    assert set(kinds(responses)) <= {"opened", "lag", "finished"}
+    assert kinds(responses).count("lag") < 10
+
+
+@pytest.mark.parametrize(
+    ("opening", "code", "reason"),
+    [
+        (pb.Open(encoding=pb.ENCODING_LINEAR16, model="x"), "NOT_FOUND", "NOT_FOUND"),
+        (
+            pb.Open(encoding=pb.ENCODING_LINEAR16, language_code="de"),
+            "INVALID_ARGUMENT",
+            "INVALID_REQUEST",
+        ),
+        (
+            pb.Open(encoding=pb.ENCODING_LINEAR16, channels=9),
+            "INVALID_ARGUMENT",
+            "INVALID_REQUEST",
+        ),
+        (
+            pb.Open(encoding=pb.ENCODING_LINEAR16, task=pb.TASK_TRANSLATE),
+            "INVALID_ARGUMENT",
+            "INVALID_REQUEST",
+        ),
+        (pb.Open(encoding=99), "INVALID_ARGUMENT", "INVALID_REQUEST"),  # type: ignore[arg-type]  # on purpose
+    ],
+)
+async def test_what_cannot_be_served_is_a_status(opening: pb.Open, code: str, reason: str) -> None:
+    async with gateway_stub() as (_, stub):
+        error = await refusal(stub, pb.ConverseRequest(open=opening))
+    assert error.code().name == code
+    info = error_details_pb2.ErrorInfo()
+    assert details_of(error)[0].Unpack(info)
+    assert info.reason == reason
+
+
+async def test_bytes_that_are_no_container_are_refused() -> None:
+    async with gateway_stub() as (_, stub):
+        error = await refusal(
+            stub,
+            pb.ConverseRequest(open=pb.Open()),
+            pb.ConverseRequest(audio=b"no audio in any container that there is" * 20),
+            pb.ConverseRequest(finish=pb.Finish()),
+        )
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        [pb.ConverseRequest(audio=b"\0\0")],
+        [pb.ConverseRequest(open=PCM), pb.ConverseRequest(open=PCM)],
+        [pb.ConverseRequest(open=PCM), pb.ConverseRequest()],
+    ],
+)
+async def test_messages_out_of_place_are_refused(requests: list[pb.ConverseRequest]) -> None:
+    async with gateway_stub() as (_, stub):
+        error = await refusal(stub, *requests)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_full_gateway_says_when_to_come_back() -> None:
+    async with gateway_stub(max_sessions=1) as (_, stub):
+        call = stub.Converse()
+        await call.write(pb.ConverseRequest(open=PCM))
+        await call.read()
+        error = await refusal(stub, pb.ConverseRequest(open=PCM))
+        call.cancel()
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert details_of(error)[1].Unpack(error_details_pb2.RetryInfo())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "admitted"),
+    [
+        ((), False),
+        ((("authorization", "Bearer wrong"),), False),
+        ((("authorization", "Bearer secret"),), True),
+        ((("authorization", "secret"),), True),
+    ],
+)
+async def test_who_may_converse(metadata: tuple[tuple[str, str], ...], admitted: bool) -> None:
+    async with gateway_stub(api_keys=("secret",)) as (_, stub):
+        if admitted:
+            responses = await converse(stub, PCM, audio(1), metadata=metadata)
+            assert kinds(responses)[-1] == "finished"
+            return
+        error = await refusal(stub, pb.ConverseRequest(open=PCM), metadata=metadata)
+        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_client_that_says_nothing_more_is_taken_to_have_finished() -> None:
+    async with gateway_stub(0.5, idle_s=0.3) as (_, stub):
+        call = stub.Converse()
+        await call.write(pb.ConverseRequest(open=PCM))
+        await call.write(pb.ConverseRequest(audio=bytes(2 * RATE * 2)))
+        async with asyncio.timeout(10):
+            responses = await read(call, until="finished")
+    assert words_of(responses) == [" w0"]
+    assert kinds(responses)[-1] == "finished"
+
+
+async def test_a_stopping_gateway_brings_the_last_words_home() -> None:
+    async with gateway_stub(0.5) as (mesh, stub):
+        call = stub.Converse()
+        await call.write(pb.ConverseRequest(open=PCM))
+        await call.write(pb.ConverseRequest(audio=bytes(2 * RATE * 2)))
+        await asyncio.sleep(0.2)  # the audio has arrived
+        drain = asyncio.create_task(mesh.gateway.drain(1.0))
+        async with asyncio.timeout(10):
+            responses = await read(call, until="finished")
+        await drain
+        error = await refusal(stub, pb.ConverseRequest(open=PCM))
+    assert words_of(responses) == [" w0"]
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_clients_that_leave_take_everything_with_them() -> None:
+    async with gateway_stub(0.2) as (mesh, stub):
+        for number in range(40):
+            call = stub.Converse()
+            await call.write(pb.ConverseRequest(open=PCM))
+            for _ in range(number % 5):
+                await call.write(pb.ConverseRequest(audio=bytes(6400)))
+            if number % 3:
+                await call.read()
+            call.cancel()
+        async with asyncio.timeout(10):
+            while mesh.asr.live or mesh.vad.live:  # noqa: ASYNC110 -- nobody says when a stream is gone
+                await asyncio.sleep(0.05)
+        assert kinds(await converse(stub, PCM, audio(1)))[-1] == "finished"
