@@ -34,6 +34,9 @@ _TEXT_POSITIONS = 448
 _TOKENS_PER_S = 22.5
 """Nobody speaks faster: more tokens than this are a loop."""
 _MIN_TOKENS = 12
+# Whisper's own lists: punctuation that is written before, and behind, a word.
+_OPENING = tuple("\"'“¿([{-")
+_CLOSING = (*"\"'.。,，!！?？:：;”)]}、…", "...")  # noqa: RUF001 -- full-width is meant
 # Half of the text positions, less the start token: what Whisper was trained with.
 _MAX_PROMPT_TOKENS = _TEXT_POSITIONS // 2 - 1
 
@@ -243,7 +246,7 @@ def _timed_words(
     window: Window,
     tokenizer: Tokenizer,
     tokens: list[int],
-    alignment: "ctranslate2.models.WhisperAlignmentResult",
+    alignment: "ctranslate2._ext.WhisperAlignmentResult",
 ) -> tuple[Word, ...]:
     """The words; each starts where attention first reaches its first token."""
     texts, groups = tokenizer.split_to_word_tokens([*tokens, tokenizer.eot])
@@ -252,9 +255,7 @@ def _timed_words(
     bounds = np.cumsum([0, *(len(group) for group in groups[:-1])])
     end = window.first_sample + len(window.samples)
     words: list[Word] = []
-    for text, group, (begin, after) in zip(texts, groups, pairwise(bounds), strict=False):
-        if not text.strip():
-            continue
+    for text, (begin, after) in _written_words(texts, bounds.tolist()):
         first = min(window.first_sample + int(starts[begin]) * _FRAME_SAMPLES, end - 1)
         last = window.first_sample + int(starts[min(after, len(starts) - 1)]) * _FRAME_SAMPLES
         words.append(
@@ -263,7 +264,26 @@ def _timed_words(
                 first_sample=first,
                 end_sample=max(first + 1, min(last, end)),
                 probability=float(np.mean(alignment.text_token_probs[begin:after])),
-                token_ids=tuple(group),
+                token_ids=tuple(tokens[begin:after]),
             )
         )
     return tuple(words)
+
+
+def _written_words(
+    texts: Sequence[str], bounds: Sequence[int]
+) -> list[tuple[str, tuple[int, int]]]:
+    """Join punctuation to the word that it belongs to.  -> text, (first token, token after)."""
+    joined: list[tuple[str, tuple[int, int]]] = []
+    opening: tuple[str, int] | None = None
+    for text, (begin, after) in zip(texts, pairwise(bounds), strict=False):
+        if opening is not None:
+            text, begin, opening = opening[0] + text, opening[1], None
+        if text.strip() in _OPENING and text.startswith(" "):
+            opening = text, begin
+        elif joined and text in _CLOSING:
+            before, (first, _) = joined[-1]
+            joined[-1] = before + text, (first, after)
+        elif text.strip():
+            joined.append((text, (begin, after)))
+    return joined
