@@ -141,12 +141,14 @@ async def converse(
 async def refusal(
     stub: rpc.VadServiceStub, messages: Iterable[pb.DetectRequest]
 ) -> tuple[grpc.StatusCode, str]:
-    """Send what the server ends the stream for; how it ended it."""
+    """Send messages, for the last of which the server ends the stream; how it ended it.
+
+    Nothing may follow that message: grpc.aio calls a write that the end overtakes INTERNAL, and
+    forgets the status that the server sent.
+    """
     call = stub.Detect()
-    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        # A write fails once the server has ended the stream; what counts is its status.
-        for message in messages:
-            await call.write(message)
+    for message in messages:
+        await call.write(message)
     with suppress(grpc.aio.AioRpcError):
         # The status comes after the messages.
         await read_rest(call)

@@ -308,7 +308,7 @@ async def test_a_request_that_cannot_succeed_says_why(
     messages: list[pb.DetectRequest], reason: str, tmp_path: Path
 ) -> None:
     async with serving(EnergyDetector(), tmp_path) as replica:
-        code, details = await refusal(replica.stub, [*messages, FINISH])
+        code, details = await refusal(replica.stub, messages)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert reason in details
 
@@ -326,7 +326,7 @@ async def test_a_foreign_or_damaged_checkpoint_is_refused(
     checkpoint: stage_pb2.Checkpoint, reason: str, tmp_path: Path
 ) -> None:
     async with serving(EnergyDetector(), tmp_path) as replica:
-        code, details = await refusal(replica.stub, [opening(checkpoint=checkpoint), FINISH])
+        code, details = await refusal(replica.stub, [opening(checkpoint=checkpoint)])
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     assert reason in details
 
@@ -386,7 +386,7 @@ async def test_a_stopping_replica_says_go_away_and_goes_on_serving(tmp_path: Pat
             rest = await read_rest(call)
             assert found(rest) == SPEECH_EVENTS
             assert rest[-1].HasField("finished")
-        code, _ = await refusal(replica.stub, [opening(), FINISH])
+        code, _ = await refusal(replica.stub, [opening()])
     assert code is grpc.StatusCode.UNAVAILABLE
 
 
@@ -396,7 +396,7 @@ async def test_a_stream_that_breaks_the_model_fails_alone(tmp_path: Path) -> Non
     async with serving(EnergyDetector(), tmp_path) as replica:
         good, poisoned = await asyncio.gather(
             converse(replica.stub, [opening(), *cut(SPEECH, 1600), FINISH]),
-            refusal(replica.stub, [opening(), bad, FINISH]),
+            refusal(replica.stub, [opening(), bad]),
         )
     assert poisoned == (grpc.StatusCode.UNAVAILABLE, "a bad window")
     assert found(good) == SPEECH_EVENTS
