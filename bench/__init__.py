@@ -1,0 +1,1 @@
+"""What voxmesh measures of itself. Run from the project's root: ``python -m bench.live``."""
