@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from starlette.routing import BaseRoute
 
 from services.common.errors import (
     CheckpointError,
@@ -212,11 +213,13 @@ class FakeAsr(asr_pb2_grpc.AsrServiceServicer):
         words: Sequence[Word] = (),
         *,
         model: str = "fake",
+        tasks: "Sequence[asr_pb2.Task.ValueType]" = (asr_pb2.TASK_TRANSCRIBE,),
         languages: Sequence[str] = ("en", "fr"),
         speak: Callable[[str, Word], str] = lambda _language, word: word.text,
     ) -> None:
         self.words = list(words)
         self.model = model
+        self.tasks = tasks
         self.languages = languages
         self.speak = speak
         self.format = "fake/1"
@@ -232,7 +235,7 @@ class FakeAsr(asr_pb2_grpc.AsrServiceServicer):
             model=self.model,
             engine="fake/cpu",
             language_codes=self.languages,
-            tasks=[asr_pb2.TASK_TRANSCRIBE],
+            tasks=self.tasks,
             max_streams=100,
         )
 
@@ -430,9 +433,9 @@ async def running(vad: FakeVad, asr: FakeAsr, **settings: object) -> AsyncIterat
 
 
 @asynccontextmanager
-async def served(gateway: Gateway) -> AsyncIterator[int]:
+async def served(gateway: Gateway, protocols: Sequence[BaseRoute] = ()) -> AsyncIterator[int]:
     """Serve HTTP and WebSockets on a loopback port."""
-    server = http_server(create_app(gateway))
+    server = http_server(create_app(gateway, protocols))
     listener = listen("127.0.0.1", 0)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:

@@ -88,7 +88,16 @@ async def _transcribe(gateway: Gateway, request: Request, wish: Wish, task: Task
             leave = tasks.create_task(_leave(request), name="openai.leave")
             await _run(gateway, session, wish.file)
             leave.cancel()
-    return Spoken.of(session.transcript, translated=task is Task.TRANSLATE)
+    return Spoken.of(session.transcript, _language(session, info, task))
+
+
+def _language(session: Session, info: ModelInfo, task: Task) -> str:
+    """The language of the words; empty if nobody knows."""
+    if task is Task.TRANSLATE:
+        return "en"
+    heard = session.transcript.language_code or session.config.language_code
+    only = info.language_codes[0] if len(info.language_codes) == 1 else ""
+    return heard or only
 
 
 async def _leave(request: Request) -> None:

@@ -30,12 +30,12 @@ class Spoken:
     duration_s: float
 
     @classmethod
-    def of(cls, transcript: Transcript, *, translated: bool) -> "Spoken":
+    def of(cls, transcript: Transcript, language_code: str) -> "Spoken":
         """What is in a transcript that is finished."""
         return cls(
             transcript.words,
             transcript.decodings,
-            "en" if translated else transcript.language_code,
+            language_code,
             seconds(transcript.received_sample),
         )
 
