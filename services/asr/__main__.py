@@ -22,8 +22,7 @@ from voxmesh.asr.v1 import asr_pb2_grpc as rpc
 log = structlog.get_logger(__name__)
 
 _COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
-_PROBE_WITHIN_S = 5.0
-"""A probe waits like a live step: a replica that is merely busy is healthy."""
+_PROBE_INTERVAL_S = 10.0
 
 
 def recognizer(chosen: Settings) -> CTranslate2Whisper:
@@ -84,9 +83,12 @@ async def main(chosen: Settings) -> None:
         # Noise, so that encoder, decoder and alignment all run.
         noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE_HZ).astype(np.float32)
         window = Window(noise, 0, language_code=model.language_codes[0])
-        await scheduler.recognize(window, live=True, within_s=_PROBE_WITHIN_S)
+        await scheduler.recognize(window, live=True, within_s=0)
 
     async def probe() -> bool:
+        # A replica that answers its streams is healthy, however long its queue is.
+        if scheduler.idle_s < _PROBE_INTERVAL_S:
+            return True
         try:
             await infer()
         except DeviceError as error:
@@ -105,6 +107,7 @@ async def main(chosen: Settings) -> None:
             drain_s=chosen.drain_s,
             stopping=stopping,
             probe=probe,
+            probe_interval_s=_PROBE_INTERVAL_S,
         )
         work.cancel()
 

@@ -51,6 +51,7 @@ class Scheduler:
         # Bounded by the slots: a stream waits here with one window.
         self._waiting: deque[_Job] = deque()
         self._arrived = asyncio.Condition()
+        self._succeeded_s = float("-inf")
 
     async def run(self) -> None:
         """Decode until cancelled."""
@@ -58,6 +59,11 @@ class Scheduler:
             async with asyncio.TaskGroup() as tasks:
                 for number in range(self._workers):
                     tasks.create_task(self._work(pool), name=f"asr.scheduler.{number}")
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the model last answered."""
+        return time.perf_counter() - self._succeeded_s
 
     async def recognize(self, window: Window, *, live: bool, within_s: float) -> Hypothesis:
         """Decode one window, in a batch with whatever else is due.
@@ -112,6 +118,7 @@ class Scheduler:
         telemetry.STEP_SECONDS.labels("asr").observe(time.perf_counter() - started)
         telemetry.MODEL_SECONDS.labels("asr").inc(time.perf_counter() - started)
         if result.error is None:
+            self._succeeded_s = time.perf_counter()
             for job, hypothesis in zip(batch, result.hypotheses, strict=True):
                 if not job.done.done():
                     job.done.set_result(hypothesis)
