@@ -22,7 +22,15 @@ from voxmesh.asr.v1 import asr_pb2_grpc as rpc
 log = structlog.get_logger(__name__)
 
 _COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
+_CORES = os.cpu_count() or 1
+_MAX_WORKERS = 4
+"""Beyond this, larger batches make better use of more cores."""
 _PROBE_INTERVAL_S = 10.0
+
+
+def workers(chosen: Settings) -> int:
+    """Batches decoded at once."""
+    return chosen.workers or (min(_CORES, _MAX_WORKERS) if chosen.device == "cpu" else 1)
 
 
 def recognizer(chosen: Settings) -> CTranslate2Whisper:
@@ -32,14 +40,13 @@ def recognizer(chosen: Settings) -> CTranslate2Whisper:
         ModelMissingError: It is not installed.
 
     """
-    cores = os.cpu_count() or 1
     auto = chosen.compute_type == "auto"
     return CTranslate2Whisper(
         models.locate(chosen.model),
         device=chosen.device,
         compute_type=_COMPUTE_TYPES[chosen.device] if auto else chosen.compute_type,
-        workers=chosen.workers,
-        threads=chosen.threads or max(1, cores // chosen.workers),
+        workers=workers(chosen),
+        threads=chosen.threads or max(1, _CORES // workers(chosen)),
         beam_size=chosen.beam_size,
         pad_s=chosen.pad_s,
         bucket_s=chosen.bucket_s,
@@ -68,7 +75,7 @@ async def main(chosen: Settings) -> None:
     """
     stopping = asyncio.Event()
     model = recognizer(chosen)
-    scheduler = Scheduler(model, workers=chosen.workers, max_batch=chosen.max_batch)
+    scheduler = Scheduler(model, workers=workers(chosen), max_batch=chosen.max_batch)
     servicer = AsrServicer(
         model,
         scheduler,

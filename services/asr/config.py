@@ -21,8 +21,8 @@ class Settings(ServiceSettings):
     """Where the model runs."""
     compute_type: Literal["auto", "int8", "int8_float16", "bfloat16", "float16", "float32"] = "auto"
     """Numbers the model computes with; `auto`: int8 on a CPU, float16 on a GPU."""
-    workers: int = Field(default=1, ge=1, le=64)
-    """Batches decoded at once."""
+    workers: int = Field(default=0, ge=0, le=64)
+    """Batches decoded at once; 0: one for each CPU core, four at most, or one on a GPU."""
     threads: int = Field(default=0, ge=0, le=256)
     """CPU cores for each batch; 0: those of the machine, shared among the workers."""
     max_batch: int = Field(default=16, ge=1, le=256)
