@@ -17,7 +17,8 @@ from services.gateway.session import Pace, Session, SessionConfig, SessionLimits
 from services.gateway.tasks import Bell
 
 _VAD_SERVICE = "voxmesh.vad.v1.VadService"
-_PROBE_S = 1.0
+_PROBE_S = 2.5
+"""A health check that takes longer has failed, in seconds: a busy machine needs a moment."""
 
 
 class Gateway:

@@ -10,7 +10,7 @@ import structlog
 
 from services.common import telemetry
 from services.common.audio import BYTES_PER_SAMPLE
-from services.common.errors import MeshError, StreamTooLongError
+from services.common.errors import MeshError, StreamTooLongError, UpstreamError
 from services.common.ring import Ring
 from services.common.timeline import SAMPLE_RATE_HZ, samples, seconds
 from services.common.words import Word
@@ -189,8 +189,7 @@ class Session:
             raise StreamTooLongError(
                 f"the audio is longer than {seconds(self._limits.max_samples):.0f} s"
             )
-        while self._ring.room < num_samples:
-            await self._room.wait()
+        await self._make_room(num_samples)
         self._ring.append(pcm)
         telemetry.AUDIO_SECONDS.labels("gateway").inc(seconds(num_samples))
         self.transcript.received_sample = self._ring.end_sample
@@ -200,6 +199,21 @@ class Session:
             return
         self._lane.add_audio(self._ring.end_sample)
         self._vad.wake()
+
+    async def _make_room(self, num_samples: int) -> None:
+        """Wait until the stages let go of so much audio.
+
+        Raises:
+            UpstreamError: They answer, but never say that they could go on without it.
+
+        """
+        patience = self._limits.asr_patience
+        try:
+            async with asyncio.timeout(patience.stall_s + patience.lost_s):
+                while self._ring.room < num_samples:
+                    await self._room.wait()
+        except TimeoutError:
+            raise UpstreamError("the audio that the stages hold on to fills the ring") from None
 
     async def _detect(self) -> None:
         """Follow the VAD to its end; without it, take everything for speech."""

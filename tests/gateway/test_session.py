@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
+from prometheus_client import REGISTRY
 
 from services.common.errors import (
     DeviceError,
@@ -452,3 +453,61 @@ async def test_sessions_that_are_dropped_leave_no_task_behind() -> None:
         async with asyncio.timeout(10):
             while vad.live or asr.live or len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 -- nobody says when a task is gone
                 await asyncio.sleep(0.05)
+
+
+async def test_a_recogniser_that_never_lets_go_of_audio_ends_the_session() -> None:
+    vad, asr = FakeVad([(0, 200 * RATE)]), FakeAsr()
+    async with running(vad, asr, ring_s=45, stall_s=0.3, asr_patience_s=0.2) as mesh:
+        with pytest.raises(UpstreamError, match="fills the ring"):
+            await transcribe(mesh, silence(60))
+
+
+async def test_the_pre_roll_is_a_setting() -> None:
+    for pre_roll_ms in (0, 1000):
+        vad, asr = script(4.0)
+        async with running(vad, asr, pre_roll_ms=pre_roll_ms) as mesh:
+            await transcribe(mesh, silence(6))
+        [(first, _)] = asr.streams[0].audio
+        assert first == round(3.95 * RATE) // 512 * 512 - 16 * pre_roll_ms
+
+
+async def test_recordings_are_waited_for_longer_than_live_audio() -> None:
+    async with running(*script(), stall_s=3, file_stall_s=77) as mesh:
+        stalls = {}
+        for pace in Pace:
+            with mesh.gateway.session(config(pace=pace)) as session:
+                stalls[pace] = session._limits.asr_patience.stall_s
+    assert stalls == {Pace.LIVE: 3, Pace.FILE: 77}
+
+
+async def test_metrics_count_what_happened() -> None:
+    """P28."""
+
+    def value(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(name, labels) or 0.0
+
+    def values() -> list[float]:
+        return [
+            value("voxmesh_sessions_ended_total", protocol="counted", outcome="finished"),
+            value("voxmesh_sessions_ended_total", protocol="counted", outcome="upstream_failed"),
+            value("voxmesh_sessions", protocol="counted"),
+            value("voxmesh_stage_restarts_total", stage="asr", reason="unavailable"),
+            value("voxmesh_audio_seconds_total", stage="gateway"),
+            value("voxmesh_commit_lag_seconds_count"),
+        ]
+
+    before = values()
+    vad, asr = script(1.0, 2.0, 3.0)
+    asr.faults.once = {round(2.2 * RATE): DeviceError("lost")}
+    async with running(vad, asr, asr_patience_s=0.1) as mesh:
+        await transcribe(mesh, silence(5), protocol="counted")
+        await mesh.asr_replica.kill()
+        with pytest.raises(UpstreamError):
+            await transcribe(mesh, silence(1), protocol="counted")
+    finished, failed, still_open, restarts, audio_s, commits = (
+        after - earlier for after, earlier in zip(values(), before, strict=True)
+    )
+    assert (finished, failed, still_open) == (1, 1, 0)
+    assert restarts >= 2
+    assert audio_s == pytest.approx(6)
+    assert commits == 3
