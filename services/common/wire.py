@@ -68,6 +68,8 @@ def gap_samples_of(gap: audio_pb2.Gap) -> int:
         InvalidRequestError: It is empty, or reaches beyond the clock.
 
     """
-    if not 1 <= gap.num_samples < MAX_POSITION:
+    if gap.num_samples < 1:
         raise InvalidRequestError(f"gap.num_samples is {gap.num_samples}, not at least 1")
+    if gap.first_sample + gap.num_samples > MAX_POSITION:
+        raise InvalidRequestError(f"gap goes beyond position {MAX_POSITION}")
     return gap.num_samples

@@ -16,6 +16,7 @@ from services.common.errors import (
 )
 from services.common.rpc import Metadata, Send, bidi
 from services.common.timeline import seconds
+from services.common.wire import first_sample_of, gap_samples_of, samples_of, state_of
 from services.vad import checkpoint, wire
 from services.vad.batcher import Batcher
 from services.vad.endpointer import Endpointing, Event
@@ -86,13 +87,14 @@ class VadServicer(rpc.VadServiceServicer):
         requests: AsyncIterator[pb.DetectRequest],
         send: Send[pb.DetectResponse],
     ) -> None:
+        resumed = opened.checkpoint if opened.HasField("checkpoint") else None
         stream = Stream(
             self._batcher,
             wire.endpointing_of(opened.config, self._defaults),
-            wire.first_sample_of(opened),
-            wire.state_of(opened, self._format),
+            first_sample_of(opened.first_sample, resumed),
+            state_of(resumed, self._format),
         )
-        log.info("stream opened", resumed=opened.HasField("checkpoint"))
+        log.info("stream opened", resumed=resumed is not None)
         await send(pb.DetectResponse(opened=pb.Opened()))
         async with asyncio.TaskGroup() as tasks:
             farewell = tasks.create_task(self._say_go_away(send), name="vad.go_away")
@@ -124,12 +126,12 @@ class VadServicer(rpc.VadServiceServicer):
         async for request in requests:
             match request.WhichOneof("payload"):
                 case "audio":
-                    samples = wire.samples_of(request.audio)
-                    events = await stream.audio(request.audio.first_sample, samples)
-                    telemetry.AUDIO_SECONDS.labels("vad").inc(seconds(len(samples)))
+                    heard = samples_of(request.audio)
+                    events = await stream.audio(request.audio.first_sample, heard)
+                    telemetry.AUDIO_SECONDS.labels("vad").inc(seconds(len(heard)))
                     await self._report(stream, events, send)
                 case "gap":
-                    num_samples = wire.gap_samples_of(request.gap)
+                    num_samples = gap_samples_of(request.gap)
                     events = await stream.gap(request.gap.first_sample, num_samples)
                     await self._report(stream, events, send)
                 case "flush":

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from services.common.audio import FloatArray
 from services.common.errors import InvalidRequestError
 from services.common.timeline import SAMPLE_RATE_HZ
+from services.common.wire import MAX_POSITION
 from services.vad import checkpoint
 from services.vad.batcher import Batcher
 from services.vad.detector import fresh_memory
 from services.vad.endpointer import Endpointer, Endpointing, Event, Heard
 from services.vad.framing import Framer, Piece, Windows
-
-MAX_POSITION = 1 << 62
-"""Positions stay below it, so that no sum of two leaves 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,12 @@
 
 from google.protobuf.duration_pb2 import Duration
 
-from services.common.audio import BYTES_PER_SAMPLE, FloatArray, pcm_to_float
-from services.common.errors import CheckpointError, InvalidRequestError
-from services.common.timeline import SAMPLE_RATE_HZ, samples
+from services.common.errors import InvalidRequestError
+from services.common.timeline import samples
 from services.vad.endpointer import Endpointing, Event, Heard, SpeechStarted
-from services.vad.stream import MAX_POSITION, Snapshot
-from voxmesh.common.v1 import audio_pb2, stage_pb2
+from services.vad.stream import Snapshot
+from voxmesh.common.v1 import stage_pb2
 from voxmesh.vad.v1 import vad_pb2 as pb
-
-MAX_FRAME_SAMPLES = 10 * SAMPLE_RATE_HZ
-"""Most audio in one message."""
 
 
 def endpointing_of(config: pb.DetectConfig, defaults: Endpointing) -> Endpointing:
@@ -36,70 +32,6 @@ def endpointing_of(config: pb.DetectConfig, defaults: Endpointing) -> Endpointin
     if config.HasField("max_speech"):
         max_speech = _duration("max_speech", config.max_speech, 5, 1e9)
     return Endpointing(onset, offset, min_speech, hangover, max_speech)
-
-
-def first_sample_of(request: pb.Open) -> int:
-    """Where the stream starts.
-
-    Raises:
-        InvalidRequestError: Not on the clock, or not where the checkpoint goes on.
-
-    """
-    first = request.first_sample
-    if not 0 <= first < MAX_POSITION:
-        raise InvalidRequestError(f"open.first_sample is {first}: not a position")
-    if request.HasField("checkpoint") and first != request.checkpoint.replay_from_sample:
-        raise InvalidRequestError(
-            f"open.first_sample is {first}, but the checkpoint goes on from"
-            f" {request.checkpoint.replay_from_sample}"
-        )
-    return first
-
-
-def state_of(request: pb.Open, accepted_format: str) -> bytes | None:
-    """Where a predecessor stood; ``None``: start afresh.
-
-    Raises:
-        CheckpointError: Another engine wrote it.
-
-    """
-    if not request.HasField("checkpoint"):
-        return None
-    if request.checkpoint.format != accepted_format:
-        raise CheckpointError(
-            f"the checkpoint is {request.checkpoint.format!r}; this replica reads"
-            f" {accepted_format!r}"
-        )
-    return request.checkpoint.state
-
-
-def samples_of(frame: audio_pb2.AudioFrame) -> FloatArray:
-    """The samples of a message of audio, float32 in [-1, 1).
-
-    Raises:
-        InvalidRequestError: It is empty, too long, or holds half a sample.
-
-    """
-    if len(frame.pcm) % BYTES_PER_SAMPLE:
-        raise InvalidRequestError(f"audio.pcm has {len(frame.pcm)} bytes: half a sample")
-    if not 0 < len(frame.pcm) <= MAX_FRAME_SAMPLES * BYTES_PER_SAMPLE:
-        raise InvalidRequestError(
-            f"audio.pcm has {len(frame.pcm) // BYTES_PER_SAMPLE} samples, not 1 to"
-            f" {MAX_FRAME_SAMPLES}"
-        )
-    return pcm_to_float(frame.pcm)
-
-
-def gap_samples_of(gap: audio_pb2.Gap) -> int:
-    """How long a gap is.
-
-    Raises:
-        InvalidRequestError: It is empty.
-
-    """
-    if gap.num_samples < 1:
-        raise InvalidRequestError(f"gap.num_samples is {gap.num_samples}, not at least 1")
-    return gap.num_samples
 
 
 def event_to_proto(event: Event) -> pb.DetectResponse:
