@@ -6,6 +6,7 @@ from statistics import quantiles
 import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +15,6 @@ from services.cli import console
 from services.cli.live import HeardWord, Recording, Session, Transcript, converse
 from services.cli.mesh import Mesh
 
-_SHOWN_CHARS = 480
 _LINE_CHARS = 72
 
 
@@ -26,58 +26,53 @@ class Usage:
     memory_bytes: dict[str, int]
 
 
-def live_text(transcript: Transcript) -> Text:
-    """The end of a transcript as it looks now: committed words plain, the tail dim."""
-    text = transcript.text.strip()
-    shown = text[-_SHOWN_CHARS:]
-    tail = transcript.tail.strip()
-    return (
-        Text("… " if len(shown) < len(text) else "")
-        + Text(shown)
-        + Text(f" {tail}" if shown else tail, style="dim")
-    )
+class Captions:
+    """Captions that grow: a line is printed when enough was committed, and never taken back."""
 
-
-class PlainCaptions:
-    """Captions for a pipe or a log: a line whenever enough was committed, never taken back."""
-
-    def __init__(self) -> None:
+    def __init__(self, out: Console) -> None:
+        self._out = out
         self._line: list[HeardWord] = []
 
-    def show(self, _transcript: Transcript, new: list[HeardWord]) -> None:
+    def show(self, new: list[HeardWord]) -> None:
         """Print the lines that are complete."""
         for word in new:
             self._line.append(word)
-            text = "".join(word.text for word in self._line)
-            if len(text) >= _LINE_CHARS or text.rstrip().endswith((".", "?", "!")):
+            text = self._text
+            if len(text) >= _LINE_CHARS or text.endswith((".", "?", "!")):
                 self.flush()
+
+    def growing(self, tail: str) -> Text:
+        """The line that is not complete: committed words plain, the tail dim."""
+        return Text(f"{'':10}{self._text}") + Text(tail if self._text else tail.lstrip(), "dim")
 
     def flush(self) -> None:
         """Print what is left."""
         if self._line:
-            text = "".join(word.text for word in self._line).strip()
-            console.out.print(f"{self._line[-1].end_s:6.1f} s  {text}", markup=False)
+            self._out.print(f"{self._line[-1].end_s:6.1f} s  {self._text}", markup=False)
             self._line = []
+
+    @property
+    def _text(self) -> str:
+        return "".join(word.text for word in self._line).strip()
 
 
 async def play(mesh: Mesh, recording: Recording, *, language: str, speed: float) -> None:
     """Stream a recording into a running mesh, show its captions and then the numbers."""
     before = usage(mesh)
-    if console.out.is_terminal:
-        with Live(console=console.out, auto_refresh=False, vertical_overflow="visible") as live:
+    # Not the console of results: that one does not wrap, and a live region must.
+    screen = Console(highlight=False) if console.out.is_terminal else console.out
+    captions = Captions(screen)
+    with Live(console=screen, auto_refresh=False, transient=True) as live:
 
-            def draw(transcript: Transcript, _new: list[HeardWord]) -> None:
-                live.update(live_text(transcript), refresh=True)
+        def draw(transcript: Transcript, new: list[HeardWord]) -> None:
+            captions.show(new)
+            if screen.is_terminal:
+                live.update(captions.growing(transcript.tail), refresh=True)
 
-            session = await converse(
-                mesh.grpc_target, recording, language=language, speed=speed, on_captions=draw
-            )
-    else:
-        plain = PlainCaptions()
         session = await converse(
-            mesh.grpc_target, recording, language=language, speed=speed, on_captions=plain.show
+            mesh.grpc_target, recording, language=language, speed=speed, on_captions=draw
         )
-        plain.flush()
+    captions.flush()
     after = usage(mesh)
     factor = await real_time_factor(mesh.metrics_url("asr"))
     console.out.print()

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from services.cli import console, demo
-from services.cli.demo import PlainCaptions, Usage, live_text
+from services.cli.demo import Captions, Usage
 from services.cli.live import HeardWord, Session, Transcript
 
 
@@ -28,21 +28,21 @@ def session(transcript: Transcript) -> Session:
     return Session("toy", "en", transcript, 10.0, 11.0, 0.8, ("asr: was restarted",))
 
 
-def test_plain_captions_are_lines_that_end_with_sentences(screen: io.StringIO) -> None:
-    plain, said = PlainCaptions(), words("It was the best. It was")
-    plain.show(Transcript(), said[:2])
+def test_captions_are_lines_that_end_with_sentences(screen: io.StringIO) -> None:
+    captions, said = Captions(console.out), words("It was the best. It was")
+    captions.show(said[:2])
     assert screen.getvalue() == ""
-    plain.show(Transcript(), said[2:])
+    captions.show(said[2:])
     assert screen.getvalue() == "   2.0 s  It was the best.\n"
-    plain.flush()
+    captions.flush()
     assert screen.getvalue().endswith("   3.0 s  It was\n")
 
 
-def test_live_captions_show_the_end_of_the_text_and_the_tail_dim() -> None:
-    transcript = Transcript(words=words("word " * 200 + "end"), tail=" maybe this")
-    shown = live_text(transcript)
-    assert str(shown).startswith("… ")
-    assert str(shown).endswith("word end maybe this")
+def test_the_growing_line_shows_committed_words_plain_and_the_tail_dim() -> None:
+    captions = Captions(console.out)
+    captions.show(words("It was the best. It was"))
+    shown = captions.growing(" maybe this")
+    assert str(shown).strip() == "It was maybe this"
     [dim] = shown.spans
     assert (str(shown)[dim.start : dim.end], dim.style) == (" maybe this", "dim")
 
