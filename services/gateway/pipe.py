@@ -68,7 +68,7 @@ class Pipe:
             return self._take()
 
     def end(self) -> None:
-        """Nothing more will be put."""
+        """Nothing more will be put; what is put nevertheless is dropped."""
         with self._changed:
             self._ended = True
             self._notify()
@@ -91,7 +91,7 @@ class Pipe:
         return self._abandoned
 
     def _has_room(self) -> bool:
-        return self._abandoned or self._size < self._limit
+        return self._abandoned or self._ended or self._size < self._limit
 
     def _ready(self) -> bool:
         return self._abandoned or self._ended or bool(self._chunks)
@@ -99,7 +99,7 @@ class Pipe:
     def _append(self, data: bytes) -> None:
         if self._abandoned:
             raise AbandonedError
-        if data:
+        if data and not self._ended:
             self._chunks.append(data)
             self._size += len(data)
             self._notify()

@@ -1,5 +1,6 @@
 """Raw samples of any rate, width and number of channels -> 16 kHz mono s16."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -74,6 +75,8 @@ class _RawDecoder:
             whole = len(data) - len(data) % self._frame_bytes
             for start in range(0, whole, self._step_bytes):
                 yield self._convert(data[start : min(start + self._step_bytes, whole)])
+                # A large message must not keep the event loop to itself.
+                await asyncio.sleep(0)
             rest = data[whole:]
         yield self._convert(None)
 

@@ -365,6 +365,20 @@ async def test_raw_samples_stop_at_the_longest_duration() -> None:
     assert sum(map(len, blocks)) == 32000
 
 
+@pytest.mark.parametrize(
+    "audio_format", [RawFormat("linear16", 16000, 1), ContainerFormat()], ids=["raw", "container"]
+)
+async def test_what_is_written_after_the_end_is_dropped(audio_format: AudioFormat) -> None:
+    data = wav_header(6400) + bytes(6400) if isinstance(audio_format, ContainerFormat) else bytes(8)
+    async with open_decoder(audio_format, max_duration_s=60) as decoder, asyncio.timeout(5):
+        await decoder.write(data)
+        decoder.close()
+        await decoder.write(bytes(1 << 20))
+        await decoder.write(bytes(1 << 20))
+        got = b"".join([block async for block in decoder.blocks()])
+    assert len(got) in {6400, 8}
+
+
 async def test_an_mp4_that_must_be_spooled_is_limited() -> None:
     data = file("m4a, index last", speech()[:64000])
     with pytest.raises(StreamTooLongError, match="1000 bytes"):

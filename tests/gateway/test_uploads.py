@@ -1,5 +1,6 @@
 import asyncio
 import json
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -199,7 +200,7 @@ def open_files() -> Iterator[str]:
             target = str(link.readlink())
         except OSError:
             continue  # the descriptor of the listing itself
-        if "/tmp" in target or "(deleted)" in target:
+        if target.startswith(tempfile.gettempdir()) or "(deleted)" in target:
             yield target
 
 
