@@ -8,7 +8,7 @@ import structlog
 
 from services.asr.config import Settings
 from services.asr.engines.ctranslate2_whisper import CTranslate2Whisper
-from services.asr.recognizer import Window
+from services.asr.recognizer import Recognizer, Window
 from services.asr.scheduler import Scheduler
 from services.asr.servicer import AsrServicer, Paces
 from services.asr.transcriber import Cadence
@@ -66,15 +66,26 @@ def paces(chosen: Settings) -> Paces:
 
 
 async def main(chosen: Settings) -> None:
-    """Load the model, prove that it answers, serve it.
+    """Load the model and serve it.
 
     Raises:
         ModelError: It is not installed.
         DeviceError: It does not answer.
 
     """
+    await replica(recognizer(chosen), chosen)
+
+
+async def replica(
+    model: Recognizer, chosen: Settings, *, probe_interval_s: float = _PROBE_INTERVAL_S
+) -> None:
+    """Prove that a model answers, then serve it until the process is told to stop.
+
+    Raises:
+        DeviceError: It does not answer.
+
+    """
     stopping = asyncio.Event()
-    model = recognizer(chosen)
     scheduler = Scheduler(model, workers=workers(chosen), max_batch=chosen.max_batch)
     servicer = AsrServicer(
         model,
@@ -94,7 +105,7 @@ async def main(chosen: Settings) -> None:
 
     async def probe() -> bool:
         # A replica that answers its streams is healthy, however long its queue is.
-        if scheduler.idle_s < _PROBE_INTERVAL_S:
+        if scheduler.idle_s < probe_interval_s:
             return True
         try:
             await infer()
@@ -114,7 +125,7 @@ async def main(chosen: Settings) -> None:
             drain_s=chosen.drain_s,
             stopping=stopping,
             probe=probe,
-            probe_interval_s=_PROBE_INTERVAL_S,
+            probe_interval_s=probe_interval_s,
         )
         work.cancel()
 

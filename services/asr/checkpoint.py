@@ -1,13 +1,22 @@
 """What another replica needs to go on with a stream, and how it travels."""
 
 import json
+import struct
+import zlib
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from services.common.errors import CheckpointError
+from services.common.timeline import samples
 from services.common.words import Word
 
 VERSION = 1
 """Of the form below; a replica reads no other."""
+
+_CRC = struct.Struct("<I")
+_MAX_WINDOW_SAMPLES = samples(30)
+"""The longest window that settings allow. Until a successor has heard as far as its predecessor,
+it decodes nothing: it must not wait for a position that never comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +38,26 @@ class State:
 
 
 def encode(state: State) -> bytes:
-    """State -> JSON, a few kB."""
-    return json.dumps({"version": VERSION, **asdict(state)}, separators=(",", ":")).encode()
+    """State -> its CRC-32, little-endian, and JSON: a few kB."""
+    text = json.dumps({"version": VERSION, **asdict(state)}, separators=(",", ":")).encode()
+    return _CRC.pack(zlib.crc32(text)) + text
 
 
 def decode(data: bytes) -> State:
-    """JSON -> state.
+    """Bytes -> state.
 
     Raises:
         CheckpointError: These bytes are not a state of this version.
 
     """
+    text = data[_CRC.size :]
+    if data[: _CRC.size] != _CRC.pack(zlib.crc32(text)):
+        raise CheckpointError(f"the checkpoint is damaged: it has {len(data)} bytes")
     try:
-        fields = json.loads(data)
+        fields = json.loads(text)
         if fields.pop("version") != VERSION:
             raise CheckpointError("the checkpoint is of another version")
-        return State(
+        state = State(
             window_first_sample=int(fields["window_first_sample"]),
             through_sample=int(fields["through_sample"]),
             settled_sample=int(fields["settled_sample"]),
@@ -52,15 +65,25 @@ def decode(data: bytes) -> State:
             pending=tuple(map(_word, fields["pending"])),
             language_code=str(fields["language_code"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError("the checkpoint is damaged") from error
+    except (
+        ArithmeticError,
+        AttributeError,
+        KeyError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise CheckpointError("the checkpoint holds no state") from error
+    if not 0 <= state.through_sample - state.window_first_sample <= _MAX_WINDOW_SAMPLES:
+        raise CheckpointError("the checkpoint holds no state: nobody hears so far ahead")
+    return state
 
 
-def _word(fields: dict[str, object]) -> Word:
+def _word(fields: dict[str, Any]) -> Word:
     return Word(
         text=str(fields["text"]),
-        first_sample=int(str(fields["first_sample"])),
-        end_sample=int(str(fields["end_sample"])),
-        probability=float(str(fields["probability"])),
-        token_ids=tuple(fields["token_ids"]),  # type: ignore[arg-type]  # JSON's list of numbers
+        first_sample=int(fields["first_sample"]),
+        end_sample=int(fields["end_sample"]),
+        probability=float(fields["probability"]),
+        token_ids=tuple(map(int, fields["token_ids"])),
     )

@@ -29,6 +29,10 @@ _LANGUAGE_SAMPLES = samples(2.0)
 _LANGUAGE_PROBABILITY = 0.5
 _MIN_SPEECH_SAMPLES = samples(0.1)
 """Less audio than this holds no word."""
+_JITTER_SAMPLES = samples(0.2)
+"""How far off a word's end may be."""
+_LAST_CHOICE_SAMPLES = samples(4.0)
+"""A full window is cut within its last so many seconds."""
 _MAX_ATTEMPTS = 2
 """A window that a guard refuses is decoded again: first without prompt, then with chance."""
 _RETRY_TEMPERATURE = 0.4
@@ -217,7 +221,9 @@ class Transcriber:
         self._heard += num_samples
         speech_end = self._audio.end_sample
         if speech_end is None:
-            self._start_window(self._heard)
+            # A window may have been cut in a pause: a successor finds its words behind it.
+            if self._heard > self._resumed_at:
+                self._start_window(self._heard)
         elif self._heard - speech_end > self._cadence.gap:
             self._end_window(speech_end)
 
@@ -247,8 +253,8 @@ class Transcriber:
         full = not final and end == limit
         if not (final or full or self._is_new_audio(end)):
             return None
-        speech = min(end, self._speech_end) - max(self._first, self._settled)
-        window = self._window(end) if speech >= _MIN_SPEECH_SAMPLES or self._pending else None
+        long_enough = self._undecided(end) >= _MIN_SPEECH_SAMPLES
+        window = self._window(end) if long_enough or self._pending else None
         return Step(window, end, final, full)
 
     def complete(self, step: Step, hypothesis: Hypothesis | None) -> list[Event]:
@@ -268,19 +274,25 @@ class Transcriber:
                 if verdict is not Verdict.NO_SPEECH and self._attempt < _MAX_ATTEMPTS:
                     self._attempt += 1
                     return events
-            words = _believed(hypothesis.words, verdict)
-            words = self._ordered(words[continuation(self._committed, words) :])
-            events += self._learn_language(step.window, hypothesis)
+            believed = _believed(hypothesis.words, verdict)
+            words = self._ordered(believed[continuation(self._committed, believed) :])
+            if believed:
+                # Noise has no language.
+                events += self._learn_language(step.window, hypothesis)
         self._attempt = 0
-        self._through = max(self._through, step.end_sample)
+        # What is too short to be decoded alone is decoded together with what follows.
+        decided = step.window is not None or self._undecided(step.end_sample) <= 0
+        if decided:
+            self._through = max(self._through, step.end_sample)
         committed = words[: self._certain(step, words)]
         self._pending = words[len(committed) :]
         self._committed += committed
         first = self._first
-        self._trim(step, committed)
+        self._trim(step)
         mark = self._marks.popleft() if step.final else None
         if mark is not None:
-            self._settled = max(self._settled, mark.sample)
+            if decided:
+                self._settled = max(self._settled, mark.sample)
             if mark.new_window_at is not None:
                 self._start_window(mark.new_window_at)
         if step.window is not None and hypothesis is not None and committed:
@@ -299,6 +311,10 @@ class Transcriber:
         """Position after the newest audio: behind it nobody speaks."""
         end = self._audio.end_sample
         return self._first if end is None else end
+
+    def _undecided(self, end: int) -> int:
+        """How much speech lies between the last flush and a position."""
+        return min(end, self._speech_end) - max(self._first, self._settled)
 
     def _expect(self, first_sample: int) -> None:
         if first_sample != self._heard:
@@ -350,31 +366,47 @@ class Transcriber:
             ordered.append(replace(word, first_sample=first, end_sample=after))
         return tuple(ordered)
 
-    def _trim(self, step: Step, committed: Sequence[Word]) -> None:
-        """Let audio go that lies before a committed word boundary, if the window is long."""
-        if step.full:
-            # A full window has to move on, whatever it holds.
-            last = committed[-1].end_sample if committed else step.end_sample - self._cadence.keep
-            self._cut(min(max(last, self._first + self._cadence.step), step.end_sample))
-        elif step.end_sample - self._first > self._cadence.window - self._cadence.keep:
-            self._cut(self._boundary(step))
+    def _trim(self, step: Step) -> None:
+        """Let audio go that lies before a committed word boundary, if the window is long.
 
-    def _boundary(self, step: Step) -> int:
-        """Where to cut: at a sentence's end in the later half, or at a word's in the middle.
-
-        Half of the window stays: a model needs to hear what goes before.
+        Half of a live window stays: a model needs to hear what goes before.
         """
         latest = step.end_sample - self._cadence.keep
-        middle = self._first + (latest - self._first) // 2
-        words = [word for word in self._committed if word.end_sample <= latest]
-        for word in reversed(words):
-            if word.end_sample >= middle and word.text.endswith(_SENTENCE_ENDS):
-                return word.end_sample
-        before = [word.end_sample for word in words if word.end_sample <= middle]
-        return before[-1] if before else self._first
+        if step.full:
+            # A full window has to move on, whatever it holds.
+            self._cut_between(max(latest - _LAST_CHOICE_SAMPLES, self._first + 1), latest)
+            if self._first + self._cadence.window <= step.end_sample:
+                self._cut(latest, [word for word in self._committed if word.end_sample > latest])
+        elif step.end_sample - self._first > self._cadence.window - self._cadence.keep:
+            self._cut_between(self._first + (latest - self._first) // 2, latest)
 
-    def _cut(self, sample: int) -> None:
-        self._committed = [word for word in self._committed if word.end_sample > sample]
+    def _cut_between(self, first_sample: int, last_sample: int) -> None:
+        """Cut at the end of a committed sentence, else word, wherever it is quietest there.
+
+        A word's times come from attention and are some tenths of a second off: cut where they say,
+        a word would now and then be in two windows, or in none.
+        """
+        ends = [
+            (index, word)
+            for index, word in enumerate(self._committed, start=1)
+            if first_sample <= word.end_sample <= last_sample
+        ]
+        sentences = [(index, word) for index, word in ends if word.text.endswith(_SENTENCE_ENDS)]
+        choices = [
+            (self._quietest_near(word.end_sample), index) for index, word in sentences or ends
+        ]
+        if choices:
+            (_, place), index = min(choices)
+            self._cut(place, self._committed[index:])
+
+    def _quietest_near(self, sample: int) -> tuple[float, int]:
+        first = max(self._first + 1, sample - _JITTER_SAMPLES)
+        last = min(self._heard, sample + _JITTER_SAMPLES)
+        place, power = self._audio.quietest(first, last)
+        return power, place
+
+    def _cut(self, sample: int, left: Sequence[Word]) -> None:
+        self._committed = list(left)
         self._audio.release(sample)
         self._first = sample
 

@@ -5,6 +5,9 @@ from collections import deque
 import numpy as np
 
 from services.common.audio import FloatArray
+from services.common.timeline import samples_of_ms
+
+_QUIET_SAMPLES = samples_of_ms(40)
 
 
 class Waveform:
@@ -33,6 +36,15 @@ class Waveform:
             if begin < end:
                 out[begin - first_sample : end - first_sample] = run[begin - start : end - start]
         return out
+
+    def quietest(self, first_sample: int, end_sample: int) -> tuple[int, float]:
+        """The middle of the quietest 40 ms of a span, and their mean square."""
+        width = min(_QUIET_SAMPLES, end_sample - first_sample)
+        power = np.square(self.read(first_sample, end_sample), dtype=np.float64)
+        sums = np.cumsum(np.concatenate([[0.0], power]))
+        means = (sums[width:] - sums[:-width]) / width
+        place = int(np.argmin(means))
+        return first_sample + place + width // 2, float(means[place])
 
     def release(self, before_sample: int) -> None:
         """Forget the runs that end before a position."""

@@ -22,9 +22,11 @@ from tokenizers import Tokenizer as TextTokenizer
 from services.asr.recognizer import Hypothesis, Task, Window
 from services.common.audio import FloatArray
 from services.common.errors import DeviceError
+from services.common.models import ModelError
 from services.common.timeline import SAMPLE_RATE_HZ, samples
 from services.common.words import Word
 
+_FILES = ("model.bin", "tokenizer.json")
 _HOP_SAMPLES = 160
 """One mel frame per 10 ms."""
 _FRAME_SAMPLES = 2 * _HOP_SAMPLES
@@ -70,19 +72,29 @@ class CTranslate2Whisper:
             pad_s: Silence the encoder sees behind the audio, in seconds.
             bucket_s: Window lengths are rounded up to a multiple of this, in seconds.
 
+        Raises:
+            ModelError: The folder holds no Whisper model.
+            DeviceError: The model is damaged, or the device is not there.
+
         """
-        self._model = ctranslate2.models.Whisper(
-            str(model_dir),
-            device=device,
-            compute_type=compute_type,
-            inter_threads=workers,
-            intra_threads=threads,
-        )
+        for name in _FILES:
+            if not (model_dir / name).is_file():
+                raise ModelError(f"{model_dir} has no {name}: no Whisper model for CTranslate2")
+        try:
+            self._model = ctranslate2.models.Whisper(
+                str(model_dir),
+                device=device,
+                compute_type=compute_type,
+                inter_threads=workers,
+                intra_threads=threads,
+            )
+            self._text: TextTokenizer = TextTokenizer.from_file(str(model_dir / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises nothing more precise
+            raise DeviceError(f"{model_dir} cannot be loaded on {device}: {error}") from error
         self.engine = f"ctranslate2/{device}/{self._model.compute_type}"
         self._beam_size = beam_size
         self._pad_frames = round(pad_s * 100)
         self._bucket_frames = max(2, round(bucket_s * 100) // 2 * 2)
-        self._text: TextTokenizer = TextTokenizer.from_file(str(model_dir / "tokenizer.json"))
         self._features = FeatureExtractor(feature_size=self._model.n_mels)
         multilingual = self._model.is_multilingual
         self.language_codes: tuple[str, ...] = (
@@ -221,7 +233,7 @@ def _language_codes(text: TextTokenizer) -> tuple[str, ...]:
 def _token(text: TextTokenizer, name: str) -> int:
     token = text.token_to_id(name)
     if token is None:
-        raise ValueError(f"the tokenizer has no {name}: not a Whisper model")
+        raise ModelError(f"the tokenizer has no {name}: no Whisper model")
     return int(token)
 
 

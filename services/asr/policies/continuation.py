@@ -41,7 +41,10 @@ def continuation(committed: Sequence[Word], hypothesis: Sequence[Word]) -> int:
     end = committed[-1].end_sample
 
     def distance(index: int) -> tuple[int, int]:
-        before = hypothesis[index - 1].end_sample if index else 0
-        return edits[index], abs(before - end)
+        if index:
+            border = hypothesis[index - 1].end_sample
+        else:
+            border = hypothesis[0].first_sample if hypothesis else end
+        return edits[index], abs(border - end)
 
     return min(range(len(keys) + 1), key=distance)
