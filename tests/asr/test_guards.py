@@ -1,0 +1,73 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.asr.guards import Verdict, judge, loop_start
+from services.asr.recognizer import Hypothesis
+from services.common.timeline import samples
+from services.common.words import Word
+
+
+def words(text: str) -> tuple[Word, ...]:
+    return tuple(Word(f" {w}", n * 100, n * 100 + 80) for n, w in enumerate(text.split()))
+
+
+def said(text: str, *, no_speech: float = 0.0, avg_log: float = -0.3) -> Hypothesis:
+    return Hypothesis(words(text), "en", 1.0, no_speech, avg_log)
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("", None),
+        ("no", None),
+        ("no no no no no no no", None),  # people say that
+        ("no no no no no no no no", 1),
+        ("oh well no no no no no no no no", 3),
+        ("No no, no NO no no no no no", None),  # "no," is no "no"
+        ("you know " * 3, None),
+        ("you know " * 4, 2),
+        ("well you know " + "you know " * 4, 3),
+        ("know " + "you know " * 4, 2),
+        ("a b c d e f g h " * 2, None),
+        ("a b c d e f g h " * 3, 8),
+        ("x a b c d e f g h " + "a b c d e f g h " * 2 + "a b", 9),
+        ("a b c d e f g h i " * 4, None),  # nine words are a refrain
+        ("no " * 20 + "yes", None),  # it got out of the loop
+    ],
+)
+def test_a_loop_is_found_where_its_first_round_ends(text: str, start: int | None) -> None:
+    assert loop_start(words(text)) == start
+
+
+@given(
+    cycle=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=8, unique=True),
+    rounds=st.integers(8, 12),
+    before=st.lists(st.sampled_from("xyz"), max_size=20, unique=True),
+)
+def test_every_loop_is_found_behind_whatever_was_said_before(
+    cycle: list[str], rounds: int, before: list[str]
+) -> None:
+    assert loop_start(words(" ".join([*before, *cycle * rounds]))) == len(before) + len(cycle)
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "num_samples", "verdict"),
+    [
+        (said(""), samples(5), Verdict.SOUND),
+        (said("", no_speech=1.0, avg_log=-3), samples(5), Verdict.SOUND),
+        (said("to be"), samples(1), Verdict.SOUND),
+        (said("to be", no_speech=0.61, avg_log=-1.01), samples(1), Verdict.NO_SPEECH),
+        (said("to be", no_speech=0.6, avg_log=-1.01), samples(1), Verdict.SOUND),
+        (said("to be", no_speech=0.99, avg_log=-1.0), samples(1), Verdict.SOUND),
+        (said("no " * 8), samples(9), Verdict.REPETITION),
+        (said("no " * 8, no_speech=0.9, avg_log=-2), samples(9), Verdict.NO_SPEECH),
+        (said("a b c d e f g h i j k"), samples(1), Verdict.SOUND),
+        (said("a b c d e f g h i j k l"), samples(1), Verdict.RATE),
+        (said("a b c"), samples(0.1), Verdict.SOUND),
+    ],
+)
+def test_a_decoding_is_judged_by_what_it_says_of_itself(
+    hypothesis: Hypothesis, num_samples: int, verdict: Verdict
+) -> None:
+    assert judge(hypothesis, num_samples) is verdict

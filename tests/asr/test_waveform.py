@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.asr.waveform import Waveform
+
+
+def test_an_empty_waveform_is_silence() -> None:
+    audio = Waveform()
+    assert audio.end_sample is None
+    assert audio.read(5, 9).tolist() == [0, 0, 0, 0]
+    audio.release(100)
+    assert audio.end_sample is None
+
+
+def holding(*runs: tuple[int, int]) -> Waveform:
+    """Runs of (first sample, how many); each sample says where it is."""
+    audio = Waveform()
+    for first, num in runs:
+        audio.append(first, np.arange(first, first + num, dtype=np.float32))
+    return audio
+
+
+@pytest.mark.parametrize(
+    ("first", "end", "expected"),
+    [
+        (10, 13, [10, 11, 12]),
+        (8, 12, [0, 0, 10, 11]),
+        (12, 15, [12, 13, 14]),
+        (14, 22, [14, 0, 0, 0, 0, 0, 20, 21]),
+        (21, 26, [21, 22, 0, 0, 0]),
+        (16, 19, [0, 0, 0]),
+        (11, 11, []),
+    ],
+)
+def test_what_was_left_out_is_silence(first: int, end: int, expected: list[float]) -> None:
+    audio = holding((10, 3), (13, 2), (20, 3))
+    assert audio.end_sample == 23
+    assert audio.read(first, end).tolist() == expected
+    assert audio.read(first, end).dtype == np.float32
+
+
+@given(
+    runs=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 6)), min_size=1, max_size=8),
+    released=st.integers(0, 80),
+)
+def test_nothing_behind_a_position_is_forgotten_with_it(
+    runs: list[tuple[int, int]], released: int
+) -> None:
+    placed, position = [], 1
+    for gap, num in runs:
+        placed.append((position + gap, num))
+        position += gap + num
+    audio, whole = holding(*placed), holding(*placed)
+    audio.release(released)
+    begin = min(released, position)
+    assert audio.read(begin, position).tolist() == whole.read(begin, position).tolist()
+    assert audio.end_sample == (position if released < position else None)
