@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,10 @@ class Watched:
             self.lines = [*kept, *new]
         elif received.is_state:
             self.lines = message["lines"]
+
+    def take_all(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self.take(Received(0.0, message))
 
 
 def pcm_of(path: Path) -> bytes:

@@ -2,14 +2,11 @@
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import ServedMesh
 from tests.mesh.asr import Watched, pcm_of, watch
-
-if TYPE_CHECKING:
-    from tests.conftest import ServedMesh
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +22,6 @@ def beckett(speech: Path) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(mesh_tiny: "ServedMesh", two_cities: bytes) -> Watched:
+def undisturbed(mesh_tiny: ServedMesh, two_cities: bytes) -> Watched:
     """What a client of ``/asr`` sees of ``two_cities`` when nothing happens to it."""
     return asyncio.run(watch(mesh_tiny.ws_url, two_cities))

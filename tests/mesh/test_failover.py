@@ -6,17 +6,13 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from services.cli.live import converse, read_wav
-from tests.conftest import TWO_CITIES
+from tests.conftest import TWO_CITIES, ServedMesh
 from tests.mesh.asr import Watched, watch
 from tests.mesh.wording import assert_same_words
-
-if TYPE_CHECKING:
-    from tests.conftest import ServedMesh
 
 KILLED_AT_S = 13.0
 SPEED = 3.0
@@ -24,8 +20,8 @@ SPEED = 3.0
 
 @pytest.fixture(scope="module")
 def mortal(
-    own_mesh: "Callable[..., AbstractContextManager[ServedMesh]]",
-) -> "Iterator[ServedMesh]":
+    own_mesh: Callable[..., AbstractContextManager[ServedMesh]],
+) -> Iterator[ServedMesh]:
     """A mesh whose services may be killed."""
     with own_mesh("tiny.en") as mesh:
         yield mesh
@@ -33,7 +29,7 @@ def mortal(
 
 @pytest.mark.parametrize("service", ["asr", "vad"])
 async def test_no_word_is_lost_or_said_twice_when_a_service_is_killed_in_mid_sentence(
-    mortal: "ServedMesh", undisturbed: Watched, two_cities: bytes, speech: Path, service: str
+    mortal: ServedMesh, undisturbed: Watched, two_cities: bytes, speech: Path, service: str
 ) -> None:
     killed = mortal.pid_of(service)
     kill = (KILLED_AT_S, lambda: os.kill(killed, signal.SIGKILL))

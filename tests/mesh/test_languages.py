@@ -3,16 +3,13 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
+from tests.conftest import ServedMesh
 from tests.mesh.asr import Watched, pcm_of, watch
+from tests.mesh.rest import upload
 from tests.mesh.wording import difference
-
-if TYPE_CHECKING:
-    from tests.conftest import ServedMesh
 
 CLIPS = {
     "de": ("fleurs-de-002", "german"),
@@ -33,17 +30,16 @@ def references(shared_data: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("code", CLIPS)
 @pytest.mark.parametrize("given", [True, False], ids=["given", "detected"])
-async def test_a_recording_is_read_in_its_language(
-    mesh_base: "ServedMesh", shared_data: Path, references: dict[str, str], code: str, given: bool
+def test_a_recording_is_read_in_its_language(
+    mesh_base: ServedMesh, shared_data: Path, references: dict[str, str], code: str, given: bool
 ) -> None:
     clip, name = CLIPS[code]
-    path = shared_data / f"fleurs/{clip}.ogg"
-    async with httpx.AsyncClient(trust_env=False, timeout=120) as client:
-        answer = await client.post(
-            f"{mesh_base.http_url}/v1/audio/transcriptions",
-            files={"file": (path.name, path.read_bytes())},
-            data={"response_format": "verbose_json"} | ({"language": code} if given else {}),
-        )
+    answer = upload(
+        mesh_base,
+        (shared_data / f"fleurs/{clip}.ogg").read_bytes(),
+        response_format="verbose_json",
+        language=code if given else "",
+    )
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert body["language"] == name
@@ -52,7 +48,7 @@ async def test_a_recording_is_read_in_its_language(
 
 
 async def test_sessions_in_two_languages_do_not_disturb_each_other(
-    mesh_base: "ServedMesh", shared_data: Path, references: dict[str, str]
+    mesh_base: ServedMesh, shared_data: Path, references: dict[str, str]
 ) -> None:
     """P9: what each client sees is what it sees when it is alone."""
     alone = {code: await live(mesh_base, shared_data, code) for code in ("de", "es")}
@@ -67,7 +63,7 @@ async def test_sessions_in_two_languages_do_not_disturb_each_other(
         assert found.wer_percent < 15, found
 
 
-async def live(mesh: "ServedMesh", shared_data: Path, code: str) -> Watched:
+async def live(mesh: ServedMesh, shared_data: Path, code: str) -> Watched:
     """A session that is not told its language."""
     pcm = pcm_of(shared_data / f"fleurs/{CLIPS[code][0]}.ogg")
     return await watch(mesh.ws_url, pcm, query="language=auto&mode=diff", speed=2)

@@ -2,16 +2,12 @@
 
 import asyncio
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tests.conftest import TWO_CITIES
+from tests.conftest import TWO_CITIES, ServedMesh
 from tests.mesh.asr import BECKETT, BYTES_PER_S, SILENCE, Watched, silence, watch
 from tests.mesh.wording import assert_same_words, difference
-
-if TYPE_CHECKING:
-    from tests.conftest import ServedMesh
 
 PAUSES_S = (0.5, 3.0, 8.0, 20.0)
 
@@ -50,9 +46,7 @@ def test_lines_are_in_the_order_of_the_audio(undisturbed: Watched, two_cities: b
     assert spans[-1][1] <= len(two_cities) / BYTES_PER_S
 
 
-async def test_full_mode_shows_what_diff_mode_shows(
-    mesh_tiny: "ServedMesh", beckett: bytes
-) -> None:
+async def test_full_mode_shows_what_diff_mode_shows(mesh_tiny: ServedMesh, beckett: bytes) -> None:
     full, diff = await asyncio.gather(
         watch(mesh_tiny.ws_url, beckett, query="language=en"), watch(mesh_tiny.ws_url, beckett)
     )
@@ -63,7 +57,7 @@ async def test_full_mode_shows_what_diff_mode_shows(
 
 
 async def test_silence_after_speech_changes_nothing_but_the_lag(
-    mesh_tiny: "ServedMesh", beckett: bytes
+    mesh_tiny: ServedMesh, beckett: bytes
 ) -> None:
     """P5."""
     spoken_s = len(beckett) / BYTES_PER_S
@@ -83,7 +77,7 @@ async def test_silence_after_speech_changes_nothing_but_the_lag(
 
 
 async def test_a_client_that_only_listens_to_silence_hears_nothing(
-    mesh_tiny: "ServedMesh",
+    mesh_tiny: ServedMesh,
 ) -> None:
     watched = await watch(mesh_tiny.ws_url, silence(20), speed=4)
     assert watched.lines == []
@@ -93,7 +87,7 @@ async def test_a_client_that_only_listens_to_silence_hears_nothing(
 
 
 async def test_no_word_is_lost_or_moved_by_a_pause(
-    mesh_tiny: "ServedMesh", undisturbed: Watched, two_cities: bytes
+    mesh_tiny: ServedMesh, undisturbed: Watched, two_cities: bytes
 ) -> None:
     """P3 and P7: the same speech, with silence put in where the speaker breathes."""
     cuts = [quietest(two_cities, at_s) for at_s in (8, 16, 24, 33)]
