@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +23,6 @@ class Watched:
     lines: list[dict[str, Any]] = field(default_factory=list)
     messages: int = 0
     received_bytes: int = 0
-    minutes_bytes: list[int] = field(default_factory=list)
-    """Bytes received in each minute of audio."""
     end_to_ready_s: float = 0.0
     """From the end of the audio to ``ready_to_stop``."""
 
@@ -43,7 +42,13 @@ class Watched:
 
 
 async def play(
-    url: str, pcm: bytes, *, language_code: str, speed: float = 1.0, mode: str = "diff"
+    url: str,
+    pcm: bytes,
+    *,
+    language_code: str,
+    speed: float = 1.0,
+    mode: str = "diff",
+    on_message: Callable[[float, str], None] = lambda _sent_s, _message: None,
 ) -> Watched:
     """Play s16le 16 kHz mono audio through a session.
 
@@ -53,6 +58,7 @@ async def play(
         language_code: Its language, or ``auto``.
         speed: 1 is the pace of speech.
         mode: ``diff`` or ``full``.
+        on_message: Is given each message, after the seconds of audio that had been sent by then.
 
     """
     watched = Watched()
@@ -66,7 +72,8 @@ async def play(
         tasks.create_task(_send(socket, pcm, speed, progress), name="bench.send")
         async with asyncio.timeout(len(pcm) / 32_000 / speed * 10 + _READY_TO_STOP_S):
             async for message in socket:
-                if _take(watched, str(message), progress, mode):
+                on_message(progress.sent_s, str(message))
+                if _take(watched, str(message), mode):
                     break
         watched.end_to_ready_s = time.monotonic() - progress.ended_s
     return watched
@@ -78,14 +85,10 @@ class _Progress:
     ended_s: float = 0.0
 
 
-def _take(watched: Watched, message: str, progress: _Progress, mode: str) -> bool:
+def _take(watched: Watched, message: str, mode: str) -> bool:
     """Take in a message; whether it was the last."""
     watched.messages += 1
-    watched.received_bytes += len(message)
-    minute = int(progress.sent_s // 60)
-    while len(watched.minutes_bytes) <= minute:
-        watched.minutes_bytes.append(0)
-    watched.minutes_bytes[minute] += len(message)
+    watched.received_bytes += len(message.encode())
     update = json.loads(message)
     match update.get("type"):
         case "ready_to_stop":
