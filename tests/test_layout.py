@@ -21,7 +21,7 @@ MAY_WAIT = {
     "gateway": {
         *("__main__", "servicer", "app", "http_server", "protocols"),
         *("gateway", "session", "stage", "recovery", "upstream", "pools", "tasks"),
-        *("pipe", "container_decoder", "audio_input", "inbox"),
+        *("pipe", "raw_decoder", "container_decoder", "audio_input", "inbox"),
     },
 }
 """Modules that know gRPC or asyncio: those at the edges, and those that gather many streams. All

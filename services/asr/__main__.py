@@ -12,10 +12,10 @@ from services.asr.recognizer import Recognizer, Window
 from services.asr.scheduler import Scheduler
 from services.asr.servicer import AsrServicer, Paces
 from services.asr.transcriber import Cadence
-from services.common import logs, models, settings, telemetry
+from services.common import models
 from services.common.errors import DeviceError
-from services.common.rpc import leaves
-from services.common.server import run, serve
+from services.common.process import start
+from services.common.server import serve
 from services.common.timeline import SAMPLE_RATE_HZ, samples, samples_of_ms
 from voxmesh.asr.v1 import asr_pb2_grpc as rpc
 
@@ -131,14 +131,4 @@ async def replica(
 
 
 if __name__ == "__main__":
-    loaded = settings.load(Settings)
-    logs.configure("asr", loaded.log_level)
-    telemetry.start_metrics(loaded.metrics_host, loaded.metrics_port)
-    telemetry.start_tracing("asr", loaded.otlp_endpoint)
-    failed = False
-    try:
-        run(main(loaded))
-    except* (DeviceError, models.ModelError) as errors:
-        failed = True
-        log.error("cannot start", reason="; ".join(str(error) for error in leaves(errors)))
-    raise SystemExit(failed)
+    start("asr", Settings, main, reasons=(DeviceError, models.ModelError))

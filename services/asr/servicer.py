@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import structlog
-from google.protobuf.duration_pb2 import Duration
 
 from services.asr import checkpoint, wire
 from services.asr.recognizer import Recognizer
@@ -23,12 +22,10 @@ from services.asr.transcriber import (
     Transcriber,
 )
 from services.common import telemetry
-from services.common.admission import Slots
+from services.common.admission import Admission
 from services.common.errors import (
     ClientLeftError,
-    DrainingError,
     InvalidRequestError,
-    OverloadedError,
 )
 from services.common.rpc import Context, Metadata, Send, bidi
 from services.common.timeline import samples, seconds
@@ -88,9 +85,13 @@ class AsrServicer(rpc.AsrServiceServicer):
         self._paces = {pb.PACE_FILE: paces.file}
         self._live = paces.live
         self._max_streams = max_streams
-        self._slots = Slots(max_streams)
-        self._stopping = stopping
-        self._drain_s = drain_s
+        self._admission = Admission(
+            "asr",
+            telemetry.Span.ASR_STREAM,
+            max_streams=max_streams,
+            stopping=stopping,
+            drain_s=drain_s,
+        )
         self._format = f"whisper-{model}/{checkpoint.VERSION}"
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
@@ -104,21 +105,8 @@ class AsrServicer(rpc.AsrServiceServicer):
         metadata: Metadata,
     ) -> None:
         opened = await _opened(requests)
-        if self._stopping.is_set():
-            raise DrainingError("the replica is stopping")
-        try:
-            with (
-                self._slots.hold(),
-                telemetry.STREAMS.labels("asr").track_inprogress(),
-                structlog.contextvars.bound_contextvars(
-                    session_id=opened.session_id, lane=opened.lane
-                ),
-                telemetry.span(telemetry.Span.ASR_STREAM, opened.session_id, parent=metadata),
-            ):
-                await self._serve(opened, requests, send)
-        except OverloadedError:
-            telemetry.STREAMS_REFUSED.labels("asr").inc()
-            raise
+        with self._admission.admit(opened.session_id, opened.lane, metadata):
+            await self._serve(opened, requests, send)
 
     async def _serve(
         self,
@@ -158,10 +146,7 @@ class AsrServicer(rpc.AsrServiceServicer):
         )
 
     async def _say_go_away(self, send: Send[pb.TranscribeResponse]) -> None:
-        await self._stopping.wait()
-        deadline = Duration()
-        deadline.FromNanoseconds(round(self._drain_s * 1e9))
-        await send(pb.TranscribeResponse(go_away=stage_pb2.GoAway(deadline=deadline)))
+        await send(pb.TranscribeResponse(go_away=await self._admission.farewell()))
 
 
 class _Stream:

@@ -4,8 +4,8 @@ import asyncio
 
 import structlog
 
-from services.common import logs, settings, telemetry
-from services.common.server import run, serve
+from services.common.process import start
+from services.common.server import serve
 from services.gateway.app import create_app
 from services.gateway.config import Settings
 from services.gateway.gateway import Gateway
@@ -49,8 +49,4 @@ async def main(chosen: Settings) -> None:
 
 
 if __name__ == "__main__":
-    loaded = settings.load(Settings)
-    logs.configure("gateway", loaded.log_level)
-    telemetry.start_metrics(loaded.metrics_host, loaded.metrics_port)
-    telemetry.start_tracing("gateway", loaded.otlp_endpoint)
-    run(main(loaded))
+    start("gateway", Settings, main, reasons=(OSError,))

@@ -5,10 +5,9 @@ import asyncio
 import numpy as np
 import structlog
 
-from services.common import logs, settings, telemetry
 from services.common.errors import DeviceError
-from services.common.rpc import leaves
-from services.common.server import run, serve
+from services.common.process import start
+from services.common.server import serve
 from services.common.timeline import samples, samples_of_ms
 from services.vad.batcher import Batcher
 from services.vad.config import Settings
@@ -71,14 +70,4 @@ async def main(chosen: Settings) -> None:
 
 
 if __name__ == "__main__":
-    loaded = settings.load(Settings)
-    logs.configure("vad", loaded.log_level)
-    telemetry.start_metrics(loaded.metrics_host, loaded.metrics_port)
-    telemetry.start_tracing("vad", loaded.otlp_endpoint)
-    failed = False
-    try:
-        run(main(loaded))
-    except* DeviceError as errors:
-        failed = True
-        log.error("cannot start", reason="; ".join(str(error) for error in leaves(errors)))
-    raise SystemExit(failed)
+    start("vad", Settings, main, reasons=(DeviceError,))

@@ -4,15 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import structlog
-from google.protobuf.duration_pb2 import Duration
 
 from services.common import telemetry
-from services.common.admission import Slots
+from services.common.admission import Admission
 from services.common.errors import (
     ClientLeftError,
-    DrainingError,
     InvalidRequestError,
-    OverloadedError,
 )
 from services.common.rpc import Metadata, Send, bidi
 from services.common.timeline import seconds
@@ -51,10 +48,14 @@ class VadServicer(rpc.VadServiceServicer):
 
         """
         self._batcher = batcher
-        self._slots = Slots(max_streams)
         self._defaults = defaults
-        self._stopping = stopping
-        self._drain_s = drain_s
+        self._admission = Admission(
+            "vad",
+            telemetry.Span.VAD_STREAM,
+            max_streams=max_streams,
+            stopping=stopping,
+            drain_s=drain_s,
+        )
         self._format = checkpoint.format_of(batcher.detector)
 
     @bidi
@@ -65,21 +66,8 @@ class VadServicer(rpc.VadServiceServicer):
         metadata: Metadata,
     ) -> None:
         opened = await _opened(requests)
-        if self._stopping.is_set():
-            raise DrainingError("the replica is stopping")
-        try:
-            with (
-                self._slots.hold(),
-                telemetry.STREAMS.labels("vad").track_inprogress(),
-                structlog.contextvars.bound_contextvars(
-                    session_id=opened.session_id, lane=opened.lane
-                ),
-                telemetry.span(telemetry.Span.VAD_STREAM, opened.session_id, parent=metadata),
-            ):
-                await self._serve(opened, requests, send)
-        except OverloadedError:
-            telemetry.STREAMS_REFUSED.labels("vad").inc()
-            raise
+        with self._admission.admit(opened.session_id, opened.lane, metadata):
+            await self._serve(opened, requests, send)
 
     async def _serve(
         self,
@@ -106,10 +94,7 @@ class VadServicer(rpc.VadServiceServicer):
         log.info("stream finished", end_sample=stream.end_sample)
 
     async def _say_go_away(self, send: Send[pb.DetectResponse]) -> None:
-        await self._stopping.wait()
-        deadline = Duration()
-        deadline.FromNanoseconds(round(self._drain_s * 1e9))
-        await send(pb.DetectResponse(go_away=stage_pb2.GoAway(deadline=deadline)))
+        await send(pb.DetectResponse(go_away=await self._admission.farewell()))
 
     async def _listen(
         self,
