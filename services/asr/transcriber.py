@@ -350,7 +350,9 @@ class Transcriber:
             return len(words)
         if step.full:
             limit = step.end_sample - self._cadence.keep
-            return sum(1 for word in words if word.end_sample <= limit) or len(words)
+            whole = sum(1 for word in words if word.end_sample <= limit)
+            # If there is none, the window is cut at the limit: what lies across it is said now.
+            return whole or sum(1 for word in words if word.first_sample < limit)
         if not self._language:
             return 0
         before = step.end_sample - self._cadence.hold
@@ -392,16 +394,21 @@ class Transcriber:
             if first_sample <= word.end_sample <= last_sample
         ]
         sentences = [(index, word) for index, word in ends if word.text.endswith(_SENTENCE_ENDS)]
-        choices = [
-            (self._quietest_near(word.end_sample), index) for index, word in sentences or ends
-        ]
+        choices = [(self._quietest_near(index), index) for index, _ in sentences or ends]
         if choices:
             (_, place), index = min(choices)
             self._cut(place, self._committed[index:])
 
-    def _quietest_near(self, sample: int) -> tuple[float, int]:
-        first = max(self._first + 1, sample - _JITTER_SAMPLES)
-        last = min(self._heard, sample + _JITTER_SAMPLES)
+    def _quietest_near(self, index: int) -> tuple[float, int]:
+        """How loud it is, and where, at the quietest place around a word's end.
+
+        At most half of that word, or of the next one, lies on the wrong side.
+        """
+        before, *behind = [*self._committed, *self._pending][index - 1 : index + 1]
+        first = max(self._first + 1, before.end_sample - _JITTER_SAMPLES, _middle(before))
+        last = min([self._heard, before.end_sample + _JITTER_SAMPLES, *map(_middle, behind)])
+        if first >= last:
+            return float("inf"), before.end_sample
         place, power = self._audio.quietest(first, last)
         return power, place
 
@@ -409,6 +416,7 @@ class Transcriber:
         self._committed = list(left)
         self._audio.release(sample)
         self._first = sample
+        self._through = max(self._through, sample)
 
     def _end_window(self, speech_end: int) -> None:
         """Commit what precedes a gap, then start a new window behind it."""
@@ -424,6 +432,10 @@ class Transcriber:
         self._audio.release(first_sample)
         self._first = first_sample
         self._through = max(self._through, first_sample)
+
+
+def _middle(word: Word) -> int:
+    return (word.first_sample + word.end_sample) // 2
 
 
 def _believed(words: tuple[Word, ...], verdict: Verdict) -> tuple[Word, ...]:
