@@ -1,0 +1,169 @@
+"""Does an update cost the same at minute 30 as at minute 1? ``python -m bench.growth``; see README.
+
+A recording is played over and over into sessions of ``WS /asr``, short and long ones, in both of
+its modes, one after the other, while the mesh serves nobody else.
+"""
+
+import argparse
+import asyncio
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+from faster_whisper import decode_audio
+from matplotlib.figure import Figure
+
+from bench import asr_client
+from services.common.audio import float_to_pcm
+from services.common.models import locate
+
+RESULTS = Path(__file__).parent / "results"
+_MINUTE_BYTES = 60 * 32_000
+_PANELS = (
+    ("sent_bytes", "bytes sent"),
+    ("messages", "messages sent"),
+    ("gateway_cpu_s", "CPU seconds of the gateway"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What one minute of audio cost."""
+
+    sent_bytes: int
+    messages: int
+    gateway_cpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """One session."""
+
+    mode: str
+    num_minutes: int
+    minutes: list[Minute]
+    num_words: int
+    """In the client's lines at the end."""
+
+    @property
+    def label(self) -> str:
+        """As in the picture's legend."""
+        return f"{self.mode}, {self.num_minutes} min"
+
+
+class Meter:
+    """Counts what a session is sent, and what its gateway has used, minute by minute."""
+
+    def __init__(self, gateway: psutil.Process, num_minutes: int) -> None:
+        self._gateway = gateway
+        self._bytes = [0] * num_minutes
+        self._messages = [0] * num_minutes
+        self._cpu_s = [self._used_s()]
+
+    def count(self, sent_s: float, message: str) -> None:
+        """Take note of a message; what follows the audio belongs to its last minute."""
+        minute = min(int(sent_s // 60), len(self._bytes) - 1)
+        while len(self._cpu_s) <= minute:
+            self._cpu_s.append(self._used_s())
+        self._bytes[minute] += len(message.encode())
+        self._messages[minute] += 1
+
+    def minutes(self) -> list[Minute]:
+        """What each minute cost; call it when the session is over."""
+        self._cpu_s.append(self._used_s())
+        used = [round(after - before, 2) for before, after in pairwise(self._cpu_s)]
+        return [Minute(*row) for row in zip(self._bytes, self._messages, used, strict=True)]
+
+    def _used_s(self) -> float:
+        used = self._gateway.cpu_times()
+        return used.user + used.system
+
+
+async def grow(args: argparse.Namespace, mode: str, num_minutes: int) -> Grown:
+    """Play one session to its end."""
+    pcm = float_to_pcm(decode_audio(str(args.recording)))
+    pcm = (pcm * (num_minutes * _MINUTE_BYTES // len(pcm) + 1))[: num_minutes * _MINUTE_BYTES]
+    meter = Meter(gateway_of(args.pid), num_minutes)
+    watched = await asr_client.play(
+        f"ws{args.url.removeprefix('http')}/asr",
+        pcm,
+        language_code="en",
+        speed=args.speed,
+        mode=mode,
+        on_message=meter.count,
+    )
+    return Grown(mode, num_minutes, meter.minutes(), len(watched.text.split()))
+
+
+def gateway_of(pid: int) -> psutil.Process:
+    """The gateway's process in a mesh."""
+    for process in psutil.Process(pid).children():
+        if "services.gateway" in process.cmdline():
+            return process
+    raise SystemExit(f"process {pid} has no gateway: name the one of `voxmesh serve`")
+
+
+def draw(sessions: Sequence[Grown], title: str, path: Path) -> None:
+    """One panel per cost, one line per session."""
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    figure.suptitle(title)
+    for axes, (cost, name) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
+        for session in sorted(sessions, key=lambda session: -session.num_minutes):
+            values = [getattr(minute, cost) for minute in session.minutes]
+            style = "-" if session.mode == "diff" else "--"
+            axes.plot(range(1, len(values) + 1), values, style, marker=".", label=session.label)
+        axes.set(title=f"{name}, each minute", xlabel="minute of the session")
+        if cost == "sent_bytes":  # the two modes differ by far more than minutes do
+            axes.set(yscale="log", ylim=(1e3, 1e6))
+        else:
+            axes.set_ylim(bottom=0)
+        axes.legend()
+    figure.savefig(path, dpi=100)
+
+
+async def main(args: argparse.Namespace) -> None:
+    """Measure, and write what came out as JSON and as a picture."""
+    sessions = []
+    for mode, num_minutes in [("diff", args.short), ("diff", args.long), ("full", args.long)]:
+        sessions.append(await grow(args, mode, num_minutes))
+        print(json.dumps(asdict(sessions[-1])))
+    RESULTS.mkdir(exist_ok=True)
+    hardware = f"{psutil.cpu_count()} cores, {platform.machine()}, no GPU"
+    report = {
+        "measured": datetime.now(UTC).date().isoformat(),
+        "hardware": hardware,
+        "command": shlex.join(["python", "-m", "bench.growth", *sys.argv[1:]]),
+        "recording": args.recording.name,
+        "speed": args.speed,
+        "sessions": [asdict(session) for session in sessions],
+    }
+    (RESULTS / "growth.json").write_text(json.dumps(report, indent=2) + "\n")
+    title = f"WS /asr, one session, played at {args.speed:g} times the pace of speech ({hardware})"
+    draw(sessions, title, RESULTS / "growth.png")
+
+
+def arguments() -> argparse.Namespace:
+    """What to measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--pid", type=int, required=True, help="process of `voxmesh serve`")
+    parser.add_argument("--speed", type=float, default=8, help="seconds of audio in a second")
+    parser.add_argument("--short", type=int, default=3, help="minutes of the short session")
+    parser.add_argument("--long", type=int, default=30, help="minutes of the long sessions")
+    parser.add_argument(
+        "--recording", type=Path, default=None, help="what is played; unset: two_cities.wav"
+    )
+    args = parser.parse_args()
+    args.recording = args.recording or locate("speech") / "two_cities.wav"
+    return args
+
+
+if __name__ == "__main__":
+    asyncio.run(main(arguments()))
