@@ -24,7 +24,7 @@ class Verdict(StrEnum):
 
     SOUND = "sound"
     NO_SPEECH = "no_speech"
-    """The model itself doubts that anybody speaks, and is unsure of its words."""
+    """It has no word, or the model doubts that anybody speaks and is unsure of its words."""
     REPETITION = "repetition"
     """It ends in a loop."""
     RATE = "rate"
@@ -35,6 +35,9 @@ def judge(hypothesis: Hypothesis, num_samples: int) -> Verdict:
     """Judge a hypothesis over so many samples of audio after its prefix."""
     if not hypothesis.words:
         return Verdict.SOUND
+    if not any(char.isalnum() for word in hypothesis.words for char in word.text):
+        # Silence is at times heard as a row of full stops, and the model is sure of each.
+        return Verdict.NO_SPEECH
     if (
         hypothesis.no_speech_probability > _NO_SPEECH_PROBABILITY
         and hypothesis.avg_log_probability < _AVG_LOG_PROBABILITY

@@ -33,12 +33,14 @@ _FRAME_SAMPLES = 2 * _HOP_SAMPLES
 """One encoder frame per 20 ms: the convolution's stride."""
 _MAX_MEL_FRAMES = 3000
 _TEXT_POSITIONS = 448
-_TOKENS_PER_S = 22.5
+_TOKENS_PER_S = 11.25
 """Nobody speaks faster: more tokens than this are a loop."""
-_MIN_TOKENS = 12
+_MIN_TOKENS = 7
 # Whisper's own lists: punctuation that is written before, and behind, a word.
 _OPENING = tuple("\"'“¿([{-")
 _CLOSING = (*"\"'.。,，!！?？:：;”)]}、…", "...")  # noqa: RUF001 -- full-width is meant
+_HALF_CHARACTER = "\ufffd"
+"""What a character becomes that the limit on tokens cut in two."""
 # Half of the text positions, less the start token: what Whisper was trained with.
 _MAX_PROMPT_TOKENS = _TEXT_POSITIONS // 2 - 1
 
@@ -153,9 +155,10 @@ class CTranslate2Whisper:
             beam_size=self._beam_size if temperature == 0 else 1,
             sampling_topk=0 if temperature > 0 else 1,
             sampling_temperature=temperature or 1.0,
+            # CTranslate2 counts the prompt in, and stops at half of this without one.
             max_length=min(
                 _TEXT_POSITIONS,
-                max(len(p) + n for p, n in zip(prompts, limits, strict=True)),
+                max(max(len(p) + n, 2 * n) for p, n in zip(prompts, limits, strict=True)),
             ),
             return_scores=True,
             return_no_speech_prob=True,
@@ -217,7 +220,7 @@ class CTranslate2Whisper:
                 part,
                 list(start),
                 [texts[row] for row in rows],
-                [len(windows[row].samples) // _HOP_SAMPLES for row in rows],
+                [_align_frames(windows[row]) for row in rows],
             )
             for row, alignment in zip(rows, aligned, strict=True):
                 found[row] = _timed_words(windows[row], tokenizers[row], texts[row], alignment)
@@ -247,6 +250,11 @@ def _max_tokens(window: Window) -> int:
     return _MIN_TOKENS + int(len(window.samples) / SAMPLE_RATE_HZ * _TOKENS_PER_S)
 
 
+def _align_frames(window: Window) -> int:
+    """Mel frames in which its words may lie: at least one encoder frame."""
+    return max(2, len(window.samples) // _HOP_SAMPLES)
+
+
 def _mean_log(words: Sequence[Word]) -> float:
     if not words:
         return 0.0
@@ -263,7 +271,8 @@ def _timed_words(
     """The words; each starts where attention first reaches its first token."""
     texts, groups = tokenizer.split_to_word_tokens([*tokens, tokenizer.eot])
     token_index, frame_index = np.array(alignment.alignments).T
-    starts = frame_index[np.flatnonzero(np.diff(token_index, prepend=-1))]
+    # Before the first frame there is nothing, whatever a path through very few frames says.
+    starts = np.maximum(0, frame_index[np.flatnonzero(np.diff(token_index, prepend=-1))])
     bounds = np.cumsum([0, *(len(group) for group in groups[:-1])])
     end = window.first_sample + len(window.samples)
     words: list[Word] = []
@@ -296,6 +305,6 @@ def _written_words(
         elif joined and text in _CLOSING:
             before, (first, _) = joined[-1]
             joined[-1] = before + text, (first, after)
-        elif text.strip():
+        elif text.strip() and _HALF_CHARACTER not in text:
             joined.append((text, (begin, after)))
     return joined
