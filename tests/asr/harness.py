@@ -1,4 +1,4 @@
-"""Speech whose words are known, a recognizer that hears them, and lanes to play them on.
+"""Speech whose words are known, a recognizer that hears them, lanes to play them on, a replica.
 
 A word is a run of samples of one level, and the level says which word of the script it is. So the
 recognizer hears words from samples alone: audio that is lost, moved or doubled on its way into a
