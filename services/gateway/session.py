@@ -84,9 +84,7 @@ class Session:
         self._fed = asyncio.Event()
         self._lane = Route()
         self._speech = SpeechMap(
-            pre_roll_samples=limits.pre_roll_samples,
-            # A recording gets long windows, which are cheaper and read better.
-            mark_pauses=config.pace is Pace.LIVE,
+            pre_roll_samples=limits.pre_roll_samples, live=config.pace is Pace.LIVE
         )
         self._vad = Stage(
             VadUpstream(vad, config, self._speech),

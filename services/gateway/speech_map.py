@@ -4,7 +4,15 @@ from services.common.timeline import samples_of_ms
 from services.gateway.route import Route
 
 POST_ROLL_SAMPLES = samples_of_ms(200)
-"""Audio after the end of speech that is heard at least: a final consonant fades slowly."""
+"""Audio after the end of live speech that is heard at least: a final consonant fades slowly. What
+the VAD has let through before it was sure of the end is heard too."""
+
+RECORDED_POST_ROLL_SAMPLES = samples_of_ms(600)
+"""Audio after the end of recorded speech that is heard."""
+
+RECORDED_HOLD_SAMPLES = samples_of_ms(1000)
+"""Recorded speech is heard this late, when the VAD is sure of its end. So what is heard behind an
+end does not depend on how soon it is known, and a recording reads the same each time."""
 
 GAP_SAMPLES = samples_of_ms(250)
 """Silence is told of in pieces no shorter than this: four messages a second, at most."""
@@ -17,17 +25,21 @@ class SpeechMap:
     because they speak of edges that are settled.
     """
 
-    def __init__(self, *, pre_roll_samples: int, mark_pauses: bool = True) -> None:
+    def __init__(self, *, pre_roll_samples: int, live: bool = True) -> None:
         """Create the map of a lane that starts in silence.
 
         Args:
             pre_roll_samples: Audio before the start of speech that is heard too.
-            mark_pauses: Whether the end of speech asks the recogniser for a decision at once.
+            live: Whether somebody speaks now: speech is heard at once, and its end asks the
+                recogniser for a decision. A recording gets long windows, which are cheaper and read
+                better.
 
         """
         self.route = Route()
         self._pre_roll = pre_roll_samples
-        self._mark_pauses = mark_pauses
+        self._post_roll = POST_ROLL_SAMPLES if live else RECORDED_POST_ROLL_SAMPLES
+        self._hold = 0 if live else RECORDED_HOLD_SAMPLES
+        self._live = live
         self._speaking = False
         self._edge = 0
         """Position of the last start or end of speech."""
@@ -49,8 +61,10 @@ class SpeechMap:
         if self._deaf or self._speaking or first_sample < self._edge:
             return
         begin = first_sample - self._pre_roll
-        if self._closing and begin > self._edge + POST_ROLL_SAMPLES:
+        if self._closing and begin > self._edge + self._post_roll:
             self._close(begin)
+        elif self._closing:
+            self.route.add_audio(begin)
         self._closing = False
         self.route.add_gap(begin)
         self._speaking = True
@@ -72,7 +86,7 @@ class SpeechMap:
         self._through = max(self._through, through_sample)
         self._settled = max(self._settled, settled_sample)
         if self._speaking:
-            self.route.add_audio(through_sample)
+            self.route.add_audio(through_sample - self._hold)
             return
         if self._closing:
             self._close(through_sample)
@@ -113,6 +127,6 @@ class SpeechMap:
 
     def _close(self, limit_sample: int) -> None:
         self._closing = False
-        self.route.add_audio(min(self._edge + POST_ROLL_SAMPLES, limit_sample))
-        if self._mark_pauses:
+        self.route.add_audio(min(self._edge + self._post_roll, limit_sample))
+        if self._live:
             self.route.add_mark()

@@ -1,5 +1,6 @@
 """What the recogniser hears, given what the VAD says."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway.route import Audio, End, FlushMark, Gap, Piece, Route
-from services.gateway.speech_map import GAP_SAMPLES, POST_ROLL_SAMPLES, SpeechMap
+from services.gateway.speech_map import (
+    GAP_SAMPLES,
+    POST_ROLL_SAMPLES,
+    RECORDED_POST_ROLL_SAMPLES,
+    SpeechMap,
+)
 
 PRE_ROLL = 4800
 S = 16_000
@@ -27,8 +33,8 @@ def pieces(route: Route, position: int = 0, flushed: int = -1) -> list[Piece]:
     return found
 
 
-def speech_map(*, mark_pauses: bool = True) -> SpeechMap:
-    return SpeechMap(pre_roll_samples=PRE_ROLL, mark_pauses=mark_pauses)
+def speech_map(*, live: bool = True) -> SpeechMap:
+    return SpeechMap(pre_roll_samples=PRE_ROLL, live=live)
 
 
 def test_speech_is_heard_with_what_stands_before_and_after_it() -> None:
@@ -98,7 +104,7 @@ def test_a_pause_shorter_than_what_is_heard_around_speech_leaves_no_gap() -> Non
 
 
 def test_recordings_get_no_marks() -> None:
-    speech = speech_map(mark_pauses=False)
+    speech = speech_map(live=False)
     speech.started(0)
     speech.heard(S, S)
     speech.ended(S)
@@ -130,6 +136,56 @@ def test_without_a_vad_everything_is_speech_from_where_it_was_lost() -> None:
     speech.finish(9 * S)
     here = 2 * S - PRE_ROLL
     assert pieces(speech.route) == [Gap(0, here), Audio(here, 9 * S), End()]
+
+
+@given(
+    # Windows of a pause (none: the speech was cut for its length) and of the speech behind it.
+    spans=st.lists(st.tuples(st.integers(0, 80), st.integers(4, 200)), min_size=1, max_size=5),
+    reports=st.lists(st.integers(1, 40), min_size=1, max_size=8),
+)
+def test_a_recording_is_heard_the_same_however_the_vad_reports(
+    spans: list[tuple[int, int]], reports: list[int]
+) -> None:
+    edges, at = [], 0
+    for pause, length in spans:
+        # A pause is one only when it outlasts the hangover.
+        first = at + (pause + HANGOVER if pause else 0) * 512
+        at = first + length * 512
+        edges.append((first, at))
+    by_window, by_report = speech_map(live=False), speech_map(live=False)
+    report_all(by_window, edges, [1])
+    report_all(by_report, edges, reports)
+    assert pieces(by_report.route) == pieces(by_window.route)
+    heard = [piece for piece in pieces(by_window.route) if isinstance(piece, Audio)]
+    for first, end in edges:
+        [piece] = [piece for piece in heard if piece.first_sample <= first < piece.end_sample]
+        assert piece.first_sample <= max(0, first - PRE_ROLL)
+        assert piece.end_sample >= end + RECORDED_POST_ROLL_SAMPLES
+
+
+HANGOVER = 22
+"""In windows: 0.7 s, as the VAD has it."""
+
+
+def report_all(speech: SpeechMap, edges: list[tuple[int, int]], reports: list[int]) -> None:
+    """Be the VAD of a lane with speech in some places, reporting every so many windows in turn."""
+    events: list[tuple[int, Callable[[int], None], int]] = []
+    for number, (first, end) in enumerate(edges):
+        cut = number + 1 < len(edges) and edges[number + 1][0] == end
+        joined = number > 0 and edges[number - 1][1] == first
+        events.append((first + (10 if joined else 4) * 512, speech.started, first))
+        events.append((end + (10 if cut else HANGOVER) * 512, speech.ended, end))
+    through, end_sample = 0, edges[-1][1] + 3 * S
+    for windows in itertools.cycle(reports):
+        if through >= end_sample:
+            break
+        through = min(through + windows * 512, end_sample)
+        while events and events[0][0] <= through:
+            _, tell, sample = events.pop(0)
+            tell(sample)
+        pending = [first for first, _ in edges if first < through < first + 4 * 512]
+        speech.heard(through, min([through, *pending]))
+    speech.finish(end_sample)
 
 
 Event = tuple[Callable[[SpeechMap, int], None], int]

@@ -47,6 +47,13 @@ def test_a_recording_is_read_in_its_language(
     assert found.wer_percent < MAX_WER_PERCENT, found
 
 
+def test_a_recording_reads_the_same_each_time(mesh_base: ServedMesh, shared_data: Path) -> None:
+    """One in which the model hesitates, so that any difference in what it hears can be read."""
+    recording = (shared_data / "fleurs/fleurs-pt-002.ogg").read_bytes()
+    texts = {upload(mesh_base, recording, language="pt").json()["text"] for _ in range(6)}
+    assert len(texts) == 1, texts
+
+
 async def test_sessions_in_two_languages_do_not_disturb_each_other(
     mesh_base: ServedMesh, shared_data: Path, references: dict[str, str]
 ) -> None:
