@@ -1,0 +1,389 @@
+"""What each setting of the recogniser changes in what a client hears, or in how the model works."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import wave
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+from prometheus_client import REGISTRY
+
+from services.asr import __main__ as asr
+from services.asr.config import Settings
+from services.asr.recognizer import Hypothesis, Task, Window
+from services.asr.transcriber import Cadence, Committed, Transcriber
+from services.common.audio import FloatArray
+from services.common.errors import DeviceError
+from services.common.models import ModelError
+from services.common.timeline import SAMPLE_RATE_HZ, samples, seconds
+from services.common.words import Word
+from tests.settings.flips import Flip, environment, flips, load
+from tests.settings.serving import begin_to_stop, serving, until
+from voxmesh.asr.v1 import asr_pb2 as pb
+from voxmesh.asr.v1 import asr_pb2_grpc as rpc
+from voxmesh.common.v1 import audio_pb2, stage_pb2
+
+SERVICE = "voxmesh.asr.v1.AsrService"
+FINISH = pb.TranscribeRequest(finish=stage_pb2.Finish())
+BEAT = samples(0.5)
+ROOT = Path(__file__).parents[2]
+
+Settle = Callable[..., Settings]
+Call = grpc.aio.StreamStreamCall[pb.TranscribeRequest, pb.TranscribeResponse]
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settle:
+    """Settings with a model that is installed, and an address of the test's own."""
+
+    def choose(**chosen: object) -> Settings:
+        others = {"model": "tiny.en", "address": f"unix:{tmp_path}/asr.sock", **chosen}
+        return load(Settings, monkeypatch, **others)
+
+    return choose
+
+
+class Metronome:
+    """Hears a word at every half second, whatever is said."""
+
+    def __init__(self) -> None:
+        self.engine = "metronome"
+        self.language_codes: tuple[str, ...] = ("en",)
+        self.tasks: tuple[Task, ...] = (Task.TRANSCRIBE,)
+        self.max_window_samples = samples(30)
+        self.batches: list[Sequence[Window]] = []
+        self.gate = threading.Event()
+        """Cleared: it hangs."""
+        self.gate.set()
+
+    def bucket(self, _window: Window) -> Hashable:
+        return 0
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        return tuple(map(ord, text))
+
+    def recognize(self, windows: Sequence[Window]) -> list[Hypothesis]:
+        self.batches.append(windows)
+        assert self.gate.wait(20), "the test left the model hanging"
+        return [self._hear(window) for window in windows]
+
+    def _hear(self, window: Window) -> Hypothesis:
+        end = window.first_sample + len(window.samples)
+        beats = range(-(-window.first_sample // BEAT) * BEAT, end - BEAT + 1, BEAT)
+        words = tuple(Word(f" {beat // BEAT}", beat, beat + BEAT) for beat in beats)
+        return Hypothesis(words, "en", 1.0, 0.0, 0.0)
+
+
+def opening(**config: Any) -> pb.TranscribeRequest:
+    return pb.TranscribeRequest(open=pb.Open(session_id="s1", config=pb.TranscribeConfig(**config)))
+
+
+def audio(first_s: float, end_s: float) -> pb.TranscribeRequest:
+    frame = audio_pb2.AudioFrame(
+        first_sample=samples(first_s), pcm=bytes(2 * samples(end_s - first_s))
+    )
+    return pb.TranscribeRequest(audio=frame)
+
+
+def gap(first_s: float, end_s: float) -> pb.TranscribeRequest:
+    left_out = audio_pb2.Gap(first_sample=samples(first_s), num_samples=samples(end_s - first_s))
+    return pb.TranscribeRequest(gap=left_out)
+
+
+async def converse(
+    stub: rpc.AsrServiceStub, *messages: pb.TranscribeRequest
+) -> list[pb.TranscribeResponse]:
+    return [response async for response in stub.Transcribe(iter([*messages, FINISH]))]
+
+
+async def end_of(call: Call) -> grpc.StatusCode:
+    """Read all that comes; how it ended."""
+    with suppress(grpc.aio.AioRpcError):
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    return await call.code()
+
+
+@asynccontextmanager
+async def replica(model: Metronome, chosen: Settings) -> AsyncIterator[grpc.aio.Channel]:
+    async with serving(asr.replica(model, chosen), chosen.address, SERVICE) as channel:
+        model.batches.clear()
+        yield channel
+
+
+def lengths(model: Metronome) -> list[float]:
+    """Of all windows that it was given, in seconds."""
+    return [seconds(len(window.samples)) for batch in model.batches for window in batch]
+
+
+# --- the replica
+
+
+@flips("ASR", address={"one": ["one"], "other": ["other"]})
+async def test_the_address_is_where_the_replica_is_reached(
+    flip: Flip, settings: Settle, tmp_path: Path
+) -> None:
+    chosen = settings(address=f"unix:{tmp_path / flip.value}")
+    async with replica(Metronome(), chosen) as channel:
+        assert (await converse(rpc.AsrServiceStub(channel), opening()))[-1].HasField("finished")
+        assert os.listdir(tmp_path) == flip.effect
+
+
+@flips("ASR", model={"tiny.en": grpc.StatusCode.OK, "base": grpc.StatusCode.NOT_FOUND})
+async def test_a_replica_serves_its_own_model_and_no_other(flip: Flip, settings: Settle) -> None:
+    async with replica(Metronome(), settings(model=flip.value)) as channel:
+        call = rpc.AsrServiceStub(channel).Transcribe(iter([opening(model="tiny.en"), FINISH]))
+        assert await end_of(call) is flip.effect
+
+
+@flips("ASR", max_streams={1: grpc.StatusCode.RESOURCE_EXHAUSTED, 2: grpc.StatusCode.OK})
+async def test_one_stream_more_than_allowed_is_refused(flip: Flip, settings: Settle) -> None:
+    async with replica(Metronome(), settings(max_streams=flip.value)) as channel:
+        stub = rpc.AsrServiceStub(channel)
+        first = stub.Transcribe()
+        await first.write(opening())
+        await first.read()
+        second = stub.Transcribe(iter([opening(), FINISH]))
+        assert await end_of(second) is flip.effect
+
+
+@flips("ASR", drain_s={0: False, 20: True})
+async def test_a_stopping_replica_lets_streams_finish_for_as_long_as_it_drains(
+    flip: Flip, settings: Settle
+) -> None:
+    async with replica(Metronome(), settings(drain_s=flip.value)) as channel:
+        call = rpc.AsrServiceStub(channel).Transcribe()
+        await call.write(opening())
+        await call.read()
+        await begin_to_stop(channel)
+        ended = asyncio.create_task(end_of(call))
+        await asyncio.wait({ended}, timeout=0.3 if flip.effect else 10)
+        assert ended.done() is not flip.effect
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await call.write(FINISH)
+        assert (await ended is grpc.StatusCode.OK) is flip.effect
+
+
+def heard_s() -> float:
+    """Audio that all streams of this process have taken in."""
+    return REGISTRY.get_sample_value("voxmesh_audio_seconds_total", {"stage": "asr"}) or 0.0
+
+
+@flips("ASR", workers={1: 1, 2: 2}, max_batch={1: 1, 2: 2})
+async def test_as_many_streams_are_decoded_at_once_as_workers_and_batches_allow(
+    flip: Flip, settings: Settle
+) -> None:
+    model = Metronome()
+    chosen = settings(**{"workers": 1, "max_batch": 1, flip.name: flip.value})
+    async with replica(model, chosen) as channel:
+        stub = rpc.AsrServiceStub(channel)
+        model.gate.clear()
+        before_s = heard_s()
+        # The first ones keep the workers busy, and a batch can gather behind them.
+        busy = [asyncio.create_task(converse(stub, opening(), audio(0, 1))) for _ in range(3)]
+        await until(lambda: round(heard_s() - before_s) == len(busy))
+        await until(lambda: len(model.batches) >= chosen.workers)
+        await asyncio.sleep(0.1)  # for a batch too many to show
+        at_once = len(model.batches)
+        model.gate.set()
+        await asyncio.gather(*busy)
+    gathered = max(len(batch) for batch in model.batches)
+    assert (at_once if flip.name == "workers" else gathered) == flip.effect
+
+
+@flips("ASR", gap_s={2.0: [0.0, 4.0], 5.0: [0.0]})
+async def test_a_long_gap_starts_a_new_window(flip: Flip, settings: Settle) -> None:
+    model = Metronome()
+    async with replica(model, settings(gap_s=flip.value)) as channel:
+        await converse(rpc.AsrServiceStub(channel), opening(), audio(0, 1), gap(1, 4), audio(4, 5))
+    starts = {seconds(window.first_sample) for batch in model.batches for window in batch}
+    assert sorted(starts) == flip.effect
+
+
+@flips("ASR", file_window_s={10: 10.0, 28: 28.0})
+async def test_a_file_is_decoded_in_windows_of_its_own_length(flip: Flip, settings: Settle) -> None:
+    model = Metronome()
+    async with replica(model, settings(file_window_s=flip.value)) as channel:
+        frames = [audio(start, start + 10) for start in range(0, 40, 10)]
+        await converse(rpc.AsrServiceStub(channel), opening(pace=pb.PACE_FILE), *frames)
+    assert max(lengths(model)) == flip.effect
+
+
+# --- the cadence
+
+
+def follow(cadence: Cadence, duration_s: float) -> tuple[list[float], list[float]]:
+    """Play audio into a stream, a tenth of a second at a time.
+
+    Returns:
+        The lengths of the windows, and how long after its end each word was committed, in seconds.
+
+    """
+    model, transcriber = Metronome(), Transcriber(cadence, language_code="en")
+    lags: list[float] = []
+    tenth = np.zeros(samples(0.1), np.float32)
+    for first in range(0, samples(duration_s), len(tenth)):
+        transcriber.push(first, tenth)
+        while (step := transcriber.next_step()) is not None:
+            assert step.window is not None
+            [hypothesis] = model.recognize([step.window])
+            for event in transcriber.complete(step, hypothesis):
+                if isinstance(event, Committed):
+                    lags += [seconds(step.end_sample - word.end_sample) for word in event.words]
+    return lengths(model), lags
+
+
+@flips("ASR", step_ms={500: [0.5, 1.0, 1.5, 2.0, 2.5, 3.0], 1500: [1.5, 3.0]})
+def test_a_step_is_how_much_new_audio_makes_a_decoding(flip: Flip, settings: Settle) -> None:
+    windows, _ = follow(asr.paces(settings(step_ms=flip.value)).live, 3)
+    assert windows == flip.effect
+
+
+@flips("ASR", window_s={6: True, 24: False})
+def test_a_live_window_grows_to_its_length_and_no_further(flip: Flip, settings: Settle) -> None:
+    windows, _ = follow(asr.paces(settings(window_s=flip.value)).live, 20)
+    assert (max(windows) <= 6) is flip.effect
+
+
+@flips("ASR", hold_ms={0: 1.0, 2000: 2.0})
+def test_a_word_is_held_until_so_much_audio_is_behind_it(flip: Flip, settings: Settle) -> None:
+    _, lags = follow(asr.paces(settings(hold_ms=flip.value)).live, 10)
+    assert min(lags) == flip.effect
+
+
+@flips("ASR", keep_ms={0: 0.0, 2000: 2.0})
+def test_the_last_words_of_a_full_window_are_kept_for_the_next(
+    flip: Flip, settings: Settle
+) -> None:
+    _, lags = follow(asr.paces(settings(keep_ms=flip.value)).file, 30)
+    assert min(lags) == flip.effect
+
+
+# --- the model
+
+
+@pytest.fixture
+def reading(speech: Path) -> FloatArray:
+    """Four seconds of a person reading.  -> (num_samples,) float32."""
+    with wave.open(str(speech / "beckett.wav")) as recording:
+        pcm = np.frombuffer(recording.readframes(4 * SAMPLE_RATE_HZ), "<i2")
+    return pcm.astype(np.float32) / np.float32(32768)
+
+
+def hear(chosen: Settings, reading: FloatArray) -> list[object]:
+    """All that a model says about some stretches of a recording."""
+    model = asr.recognizer(chosen)
+    borders = ((0.0, 1.5), (0.0, 2.5), (0.5, 3.1), (1.25, 3.75))
+    return [
+        (
+            [(word.text, word.first_sample, round(word.probability, 4)) for word in said.words],
+            round(said.no_speech_probability, 4),
+        )
+        for first, end in borders
+        for said in model.recognize([Window(reading[samples(first) : samples(end)], 0)])
+    ]
+
+
+@pytest.mark.usefixtures("models")
+@flips("ASR", beam_size={1: True, 5: False}, pad_s={3.0: True, 0.0: False})
+def test_what_is_heard_depends_on_the_beam_and_the_pad(
+    flip: Flip, settings: Settle, reading: FloatArray
+) -> None:
+    usual = hear(settings(threads=1), reading)
+    assert (hear(settings(threads=1, **{flip.name: flip.value}), reading) == usual) is flip.effect
+
+
+@pytest.mark.usefixtures("models")
+@flips("ASR", bucket_s={1.0: True, 0.1: False})
+def test_windows_of_one_bucket_share_a_batch(flip: Flip, settings: Settle) -> None:
+    model = asr.recognizer(settings(bucket_s=flip.value))
+    short, long = (Window(np.zeros(samples(s), np.float32), 0) for s in (1.2, 1.7))
+    assert (model.bucket(short) == model.bucket(long)) is flip.effect
+
+
+@pytest.mark.usefixtures("models")
+@flips("ASR", compute_type={"int8": "int8", "float32": "float32"})
+def test_the_model_computes_with_the_numbers_chosen(flip: Flip, settings: Settle) -> None:
+    # CTranslate2 says what it has made of the choice: int8 comes with a float type beside it.
+    assert (
+        asr.recognizer(settings(compute_type=flip.value))
+        .engine.split("/")[2]
+        .startswith(flip.effect)
+    )
+
+
+@pytest.mark.usefixtures("models")
+@flips("ASR", device={"cpu": "cpu", "cuda": "cuda"})
+def test_the_model_runs_where_it_is_told_to_or_nowhere(flip: Flip, settings: Settle) -> None:
+    try:
+        where = asr.recognizer(settings(device=flip.value)).engine.split("/")[1]
+    except DeviceError as error:
+        where = "cuda" if "cannot be loaded on cuda: CUDA" in str(error) else ""
+    assert where == flip.effect
+
+
+@pytest.mark.usefixtures("models")
+@flips("ASR", model={"tiny.en": "", "empty": "has no model.bin"})
+def test_the_model_is_what_is_loaded(
+    flip: Flip, settings: Settle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    failure = ""
+    try:
+        asr.recognizer(settings(model=flip.value))
+    except ModelError as error:
+        failure = str(error)
+    assert flip.effect in failure
+    assert bool(failure) is bool(flip.effect)
+
+
+BUSY = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np, psutil
+from services.asr.__main__ import recognizer
+from services.asr.config import Settings
+from services.asr.recognizer import Window
+model = recognizer(Settings())
+noise = np.random.default_rng(0).normal(0, 0.1, 128_000).astype(np.float32)
+loaded = {thread.id: thread.user_time for thread in psutil.Process().threads()}
+callers = {threading.get_native_id()}
+def recognize(number):
+    callers.add(threading.get_native_id())
+    model.recognize([Window(noise, 0)])
+with ThreadPoolExecutor(2) as pool:
+    list(pool.map(recognize, range(4)))
+    threads = psutil.Process().threads()
+used = [t.user_time - loaded.get(t.id, 0) for t in threads if t.id not in callers]
+print(sum(time > max(used) / 4 for time in used))
+"""
+"""Two windows at a time, in a process of its own: how many threads of the model were busy."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells threads' times by their ids")
+@pytest.mark.usefixtures("models")
+@flips("ASR", workers={1: 1, 2: 2}, threads={1: 1, 2: 2})
+def test_the_model_uses_as_many_cores_as_it_is_given(flip: Flip) -> None:
+    chosen = {"model": "tiny.en", "workers": 1, "threads": 1, flip.name: flip.value}
+    # numpy has threads too, which are not the model's.
+    variables = os.environ | {"OPENBLAS_NUM_THREADS": "1"} | environment(Settings, **chosen)
+    done = subprocess.run(
+        [sys.executable, "-c", BUSY],
+        cwd=ROOT,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert int(done.stdout) == flip.effect
