@@ -180,7 +180,7 @@ class ScriptedRecognizer:
         words: list[Word] = []
         for begin, after in pairwise(edges):
             level = int(levels[begin])
-            if level < 1:
+            if not 0 < level <= len(self.words):
                 continue
             said = self.words[level - 1]
             whole = after - begin == said.end_sample - said.first_sample
