@@ -1,7 +1,7 @@
 """Does an update cost the same at minute 30 as at minute 1? ``python -m bench.growth``; see README.
 
 A recording is played over and over into sessions of ``WS /asr``, short and long ones, in both of
-its modes, one after the other, while the mesh serves nobody else.
+its modes, one after the other, on a mesh of its own.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from faster_whisper import decode_audio
 from matplotlib.figure import Figure
 
 from bench import asr_client
+from bench.mesh import Served, served
 from services.common.audio import float_to_pcm
 from services.common.models import locate
 
@@ -86,13 +87,13 @@ class Meter:
         return used.user + used.system
 
 
-async def grow(args: argparse.Namespace, mode: str, num_minutes: int) -> Grown:
+async def grow(mesh: Served, args: argparse.Namespace, mode: str, num_minutes: int) -> Grown:
     """Play one session to its end."""
     pcm = float_to_pcm(decode_audio(str(args.recording)))
     pcm = (pcm * (num_minutes * _MINUTE_BYTES // len(pcm) + 1))[: num_minutes * _MINUTE_BYTES]
-    meter = Meter(gateway_of(args.pid), num_minutes)
+    meter = Meter(gateway_of(mesh), num_minutes)
     watched = await asr_client.play(
-        f"ws{args.url.removeprefix('http')}/asr",
+        f"ws{mesh.url.removeprefix('http')}/asr",
         pcm,
         language_code="en",
         speed=args.speed,
@@ -102,12 +103,11 @@ async def grow(args: argparse.Namespace, mode: str, num_minutes: int) -> Grown:
     return Grown(mode, num_minutes, meter.minutes(), len(watched.text.split()))
 
 
-def gateway_of(pid: int) -> psutil.Process:
+def gateway_of(mesh: Served) -> psutil.Process:
     """The gateway's process in a mesh."""
-    for process in psutil.Process(pid).children():
-        if "services.gateway" in process.cmdline():
-            return process
-    raise SystemExit(f"process {pid} has no gateway: name the one of `voxmesh serve`")
+    return next(
+        process for process in mesh.process.children() if "services.gateway" in process.cmdline()
+    )
 
 
 def draw(sessions: Sequence[Grown], title: str, path: Path) -> None:
@@ -131,9 +131,10 @@ def draw(sessions: Sequence[Grown], title: str, path: Path) -> None:
 async def main(args: argparse.Namespace) -> None:
     """Measure, and write what came out as JSON and as a picture."""
     sessions = []
-    for mode, num_minutes in [("diff", args.short), ("diff", args.long), ("full", args.long)]:
-        sessions.append(await grow(args, mode, num_minutes))
-        print(json.dumps(asdict(sessions[-1])))
+    with served(args.model) as mesh:
+        for mode, num_minutes in [("diff", args.short), ("diff", args.long), ("full", args.long)]:
+            sessions.append(await grow(mesh, args, mode, num_minutes))
+            print(json.dumps(asdict(sessions[-1])))
     RESULTS.mkdir(exist_ok=True)
     hardware = f"{psutil.cpu_count()} cores, {platform.machine()}, no GPU"
     report = {
@@ -152,8 +153,7 @@ async def main(args: argparse.Namespace) -> None:
 def arguments() -> argparse.Namespace:
     """What to measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--pid", type=int, required=True, help="process of `voxmesh serve`")
+    parser.add_argument("--model", default="tiny.en")
     parser.add_argument("--speed", type=float, default=8, help="seconds of audio in a second")
     parser.add_argument("--short", type=int, default=3, help="minutes of the short session")
     parser.add_argument("--long", type=int, default=30, help="minutes of the long sessions")

@@ -21,7 +21,8 @@ from faster_whisper import WhisperModel
 from whisper_normalizer.english import EnglishTextNormalizer
 
 from bench import asr_client
-from bench.corpus import Recording, recordings
+from bench.corpus import Recording, recordings, two_cities
+from bench.mesh import Served, served
 from services.common.audio import float_to_pcm
 from services.common.models import locate
 
@@ -93,42 +94,38 @@ def direct(model: str, corpus: Sequence[Recording], audio_s: float) -> Score:
     return score("faster-whisper", corpus, texts, audio_s=audio_s, took_s=took_s)
 
 
-async def uploaded(
-    url: str, mesh: psutil.Process, corpus: Sequence[Recording], audio_s: float
-) -> Score:
+async def uploaded(mesh: Served, corpus: Sequence[Recording], audio_s: float) -> Score:
     """Each file through the REST API."""
-    started, cpu_s = time.monotonic(), cpu_seconds(mesh)
+    started, cpu_s = time.monotonic(), cpu_seconds(mesh.process)
     texts = []
     async with httpx.AsyncClient(timeout=600) as client:
         for recording in corpus:
             answer = await client.post(
-                f"{url}/v1/audio/transcriptions",
+                f"{mesh.url}/v1/audio/transcriptions",
                 files={"file": (recording.path.name, recording.path.read_bytes())},
                 data={"language": recording.language_code, "model": "whisper-1"},
             )
             texts.append(answer.raise_for_status().json()["text"])
-    took_s, cpu_s = time.monotonic() - started, cpu_seconds(mesh) - cpu_s
+    took_s, cpu_s = time.monotonic() - started, cpu_seconds(mesh.process) - cpu_s
     return score("rest", corpus, texts, audio_s=audio_s, took_s=took_s, cpu_s=cpu_s)
 
 
-async def live(
-    url: str, mesh: psutil.Process, corpus: Sequence[Recording], audio_s: float, at_once: int
-) -> Score:
+async def live(mesh: Served, corpus: Sequence[Recording], audio_s: float, at_once: int) -> Score:
     """Each recording through ``/asr`` at the pace of speech, so many at once."""
     room = asyncio.Semaphore(at_once)
 
     async def watch(recording: Recording) -> asr_client.Watched:
         async with room:
             return await asr_client.play(
-                f"ws{url.removeprefix('http')}/asr",
+                f"ws{mesh.url.removeprefix('http')}/asr",
                 float_to_pcm(recording.samples()),
                 language_code=recording.language_code,
             )
 
-    started, cpu_s = time.monotonic(), cpu_seconds(mesh)
+    started, cpu_s = time.monotonic(), cpu_seconds(mesh.process)
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(watch(recording), name=recording.id) for recording in corpus]
-    took_s, cpu_s = time.monotonic() - started, cpu_seconds(mesh) - cpu_s
+    took_s, cpu_s = time.monotonic() - started, cpu_seconds(mesh.process) - cpu_s
     watched = [task.result() for task in running]
     return score(
         f"live, {at_once} at once",
@@ -149,22 +146,20 @@ def cpu_seconds(mesh: psutil.Process) -> float:
 
 async def main(args: argparse.Namespace) -> None:
     """Measure the three ways and write what came out."""
-    corpus = recordings(args.manifest, args.manifest.parents[1])
+    corpus = recordings(args.manifest, args.manifest.parents[1]) if args.manifest else two_cities()
     audio_s = sum(len(recording.samples()) for recording in corpus) / 16_000
-    mesh = psutil.Process(args.pid)
     scores = [direct(args.model, corpus, audio_s)]
-    print(json.dumps(asdict(scores[-1])))
-    scores.append(await uploaded(args.url, mesh, corpus, audio_s))
-    print(json.dumps(asdict(scores[-1])))
-    for at_once in args.at_once:
-        scores.append(await live(args.url, mesh, corpus, audio_s, at_once))
-        print(json.dumps(asdict(scores[-1])))
+    with served(args.model) as mesh:
+        scores.append(await uploaded(mesh, corpus, audio_s))
+        scores += [await live(mesh, corpus, audio_s, at_once) for at_once in args.at_once]
+    for row in scores:
+        print(json.dumps(asdict(row)))
     RESULTS.mkdir(exist_ok=True)
     report = {
         "measured": datetime.now(UTC).date().isoformat(),
         "hardware": f"{psutil.cpu_count()} cores, {platform.machine()}, no GPU",
         "model": args.model,
-        "manifest": args.manifest.name,
+        "recordings": args.manifest.name if args.manifest else "two_cities.wav",
         "scores": [asdict(row) for row in scores],
     }
     (RESULTS / f"live-{args.model}.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -173,15 +168,9 @@ async def main(args: argparse.Namespace) -> None:
 def arguments() -> argparse.Namespace:
     """What to measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--pid", type=int, required=True, help="process of `voxmesh serve`")
-    parser.add_argument("--model", default="base", help="what that mesh serves")
-    parser.add_argument("--at-once", type=int, nargs="+", default=[1])
-    parser.add_argument(
-        "--manifest",
-        type=Path,
-        default=Path(__file__).parents[2] / "shared/data/librispeech/long.jsonl",
-    )
+    parser.add_argument("--model", default="base")
+    parser.add_argument("--at-once", type=int, nargs="+", default=[1], help="live sessions")
+    parser.add_argument("--manifest", type=Path, help="recordings; default: two_cities.wav")
     return parser.parse_args()
 
 
