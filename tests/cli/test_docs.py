@@ -1,4 +1,4 @@
-"""What the documentation claims to run, runs.
+"""P31: what the documentation claims to run, runs.
 
 A fenced block after ``<!-- run -->`` is run as it stands; after ``<!-- run: served -->`` with a
 mesh on the ports that the text names and the recording ``recording.wav`` at hand.

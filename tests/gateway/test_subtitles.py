@@ -65,6 +65,7 @@ def test_whatever_is_said_is_shown_once_in_order_and_within_the_limits(words: li
 
 
 def test_an_hour_without_a_pause_or_a_full_stop_is_parted_well() -> None:
+    """P25: never one cue for a whole file."""
     text = re.sub("[.,;-]", "", TWO_CITIES).lower()
     words = fluent(f"{text} " * 85)
     assert words[-1].end_sample > 3600 * RATE
