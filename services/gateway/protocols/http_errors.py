@@ -123,7 +123,7 @@ def answering(endpoint: Endpoint) -> Endpoint:
         except Exception as error:  # the boundary: a bug must not go unanswered
             log.exception("unexpected error", session_id=request_id)
             response = _refusal(request, problem_of(error))
-        response.headers["x-request-id"] = f"req_{request_id}"
+        response.headers["x-request-id"] = request_id
         return response
 
     return answer
