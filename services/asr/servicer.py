@@ -7,20 +7,10 @@ from dataclasses import dataclass
 import structlog
 
 from services.asr import checkpoint, wire
+from services.asr.events import Committed, Event, Flushed, GuardFired, LanguageKnown, Moved, Tail
 from services.asr.recognizer import Recognizer
 from services.asr.scheduler import Scheduler
-from services.asr.transcriber import (
-    Cadence,
-    Committed,
-    Event,
-    Flushed,
-    GuardFired,
-    LanguageKnown,
-    Moved,
-    Step,
-    Tail,
-    Transcriber,
-)
+from services.asr.transcriber import Cadence, Step, Transcriber
 from services.common import telemetry
 from services.common.admission import Admission
 from services.common.errors import (

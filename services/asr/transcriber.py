@@ -11,9 +11,17 @@ audio and the same steps give the same words, and a checkpoint puts another repl
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from services.asr.checkpoint import State
+from services.asr.events import (
+    Committed,
+    Event,
+    Flushed,
+    GuardFired,
+    LanguageKnown,
+    Moved,
+    Tail,
+)
 from services.asr.guards import Verdict, judge, loop_start
 from services.asr.policies.continuation import continuation
 from services.asr.policies.local_agreement import agree
@@ -56,56 +64,6 @@ class Cadence:
     """Words this close to the end of the audio are not committed on agreement alone."""
     agreement: bool
     """Commit what two hypotheses agree on; otherwise only full windows and flushes commit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """Words that will not change. ``state`` resumes after them."""
-
-    words: tuple[Word, ...]
-    hypothesis: Hypothesis
-    temperature: float
-    state: State
-
-
-@dataclass(frozen=True, slots=True)
-class Tail:
-    """Words that may still change, decoded from the audio through a position."""
-
-    words: tuple[Word, ...]
-    through_sample: int
-
-
-@dataclass(frozen=True, slots=True)
-class LanguageKnown:
-    """The language that the stream keeps to from now on."""
-
-    language_code: str
-    probability: float
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """The window moved on without a word. ``state`` resumes there."""
-
-    state: State
-
-
-@dataclass(frozen=True, slots=True)
-class Flushed:
-    """Everything before a flush is committed."""
-
-    flush_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class GuardFired:
-    """A decoding that was not believed."""
-
-    verdict: Verdict
-
-
-Event: TypeAlias = Committed | Tail | LanguageKnown | Moved | Flushed | GuardFired
 
 
 @dataclass(frozen=True, slots=True, eq=False)

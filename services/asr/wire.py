@@ -2,8 +2,8 @@
 
 from services.asr import checkpoint
 from services.asr.checkpoint import State
+from services.asr.events import Committed, LanguageKnown, Tail
 from services.asr.recognizer import Recognizer, Task
-from services.asr.transcriber import Committed, LanguageKnown, Tail
 from services.common.errors import InvalidRequestError, NotFoundError
 from services.common.words import words_to_proto
 from voxmesh.asr.v1 import asr_pb2 as pb

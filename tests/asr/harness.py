@@ -14,8 +14,9 @@ from itertools import pairwise
 import numpy as np
 
 from services.asr.checkpoint import State
+from services.asr.events import Committed, Event, Moved
 from services.asr.recognizer import Hypothesis, Task, Window
-from services.asr.transcriber import Cadence, Committed, Event, Moved, Transcriber
+from services.asr.transcriber import Cadence, Transcriber
 from services.common.audio import FloatArray
 from services.common.errors import DeviceError
 from services.common.timeline import samples

@@ -12,18 +12,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from services.asr import checkpoint
+from services.asr.events import Committed, Flushed, GuardFired, LanguageKnown, Moved, Tail
 from services.asr.guards import Verdict
 from services.asr.recognizer import Hypothesis, Window
-from services.asr.transcriber import (
-    Cadence,
-    Committed,
-    Flushed,
-    GuardFired,
-    LanguageKnown,
-    Moved,
-    Tail,
-    Transcriber,
-)
+from services.asr.transcriber import Cadence, Transcriber
 from services.common.errors import InvalidRequestError
 from services.common.timeline import samples
 from services.common.words import Word, text_of

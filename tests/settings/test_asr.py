@@ -19,8 +19,9 @@ from prometheus_client import REGISTRY
 
 from services.asr import __main__ as asr
 from services.asr.config import Settings
+from services.asr.events import Committed
 from services.asr.recognizer import Hypothesis, Task, Window
-from services.asr.transcriber import Cadence, Committed, Transcriber
+from services.asr.transcriber import Cadence, Transcriber
 from services.common.audio import FloatArray
 from services.common.errors import DeviceError
 from services.common.models import ModelError
