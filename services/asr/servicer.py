@@ -223,19 +223,17 @@ class _Stream:
         """The next decoding; None when there will be none any more."""
         while True:
             async with self._changed:
-                await self._changed.wait_for(self._has_news)
-                step = self._transcriber.next_step()
-                state = self._transcriber.state
-            if step is not None or self._finished:
-                return step
+                # Asked once per change: a step that is due holds a copy of its window.
+                while (step := self._transcriber.next_step()) is None and not self._finished:
+                    state = self._transcriber.state
+                    moved = state.window_first_sample - self._resumable_from
+                    if moved >= _QUIET_CHECKPOINT_SAMPLES:
+                        break
+                    await self._changed.wait()
+                else:
+                    return step
             self._resumable_from = state.window_first_sample
             await self._send_checkpoint(state)
-
-    def _has_news(self) -> bool:
-        if self._finished or self._transcriber.next_step() is not None:
-            return True
-        moved = self._transcriber.state.window_first_sample - self._resumable_from
-        return moved >= _QUIET_CHECKPOINT_SAMPLES
 
     async def _send_checkpoint(self, state: checkpoint.State) -> None:
         place = wire.checkpoint_to_proto(state, self._format)
