@@ -33,6 +33,9 @@ class Window:
     task: Task = Task.TRANSCRIBE
     temperature: float = 0.0
     """Sampling temperature; 0: the most probable words."""
+    draft: tuple[int, ...] = ()
+    """Token ids that the window may well say, such as those of its last decoding: a guess that
+    saves time where it proves right. What is recognised does not depend on it."""
 
 
 @dataclass(frozen=True, slots=True)
