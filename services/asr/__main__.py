@@ -56,12 +56,12 @@ def recognizer(chosen: Settings) -> CTranslate2Whisper:
 def paces(chosen: Settings) -> Paces:
     """How live streams and files are decoded."""
     keep, hold = samples_of_ms(chosen.keep_ms), samples_of_ms(chosen.hold_ms)
-    step = samples_of_ms(chosen.step_ms)
     window, gap = samples(chosen.window_s), samples(chosen.gap_s)
     file_window = samples(chosen.file_window_s)
     return Paces(
-        live=Cadence(step=step, window=window, keep=keep, gap=gap, hold=hold, agreement=True),
-        file=Cadence(step=step, window=file_window, keep=keep, gap=gap, hold=hold, agreement=False),
+        live=Cadence(window=window, keep=keep, gap=gap, hold=hold, agreement=True),
+        file=Cadence(window=file_window, keep=keep, gap=gap, hold=hold, agreement=False),
+        step_samples=samples_of_ms(chosen.step_ms),
     )
 
 

@@ -41,6 +41,8 @@ class Paces:
 
     live: Cadence
     file: Cadence
+    step_samples: int
+    """New audio that makes a live stream be decoded again."""
 
 
 class AsrServicer(rpc.AsrServiceServicer):
@@ -74,6 +76,7 @@ class AsrServicer(rpc.AsrServiceServicer):
         self._model = model
         self._paces = {pb.PACE_FILE: paces.file}
         self._live = paces.live
+        self._step_samples = paces.step_samples
         self._max_streams = max_streams
         self._admission = Admission(
             "asr",
@@ -106,7 +109,12 @@ class AsrServicer(rpc.AsrServiceServicer):
     ) -> None:
         live = opened.config.pace != pb.PACE_FILE
         stream = _Stream(
-            self._transcriber(opened), self._scheduler, send, live=live, format_name=self._format
+            self._transcriber(opened),
+            self._scheduler,
+            send,
+            live=live,
+            step_samples=self._step_samples,
+            format_name=self._format,
         )
         log.info("stream opened", resumed=opened.HasField("checkpoint"), live=live)
         await send(pb.TranscribeResponse(opened=pb.Opened(model=self._model)))
@@ -149,12 +157,14 @@ class _Stream:
         send: Send[pb.TranscribeResponse],
         *,
         live: bool,
+        step_samples: int,
         format_name: str,
     ) -> None:
         self._transcriber = transcriber
         self._scheduler = scheduler
         self._send = send
         self._live = live
+        self._step_samples = step_samples
         self._format = format_name
         self._changed = asyncio.Condition()
         self._finished = False
@@ -224,7 +234,9 @@ class _Stream:
         while True:
             async with self._changed:
                 # Asked once per change: a step that is due holds a copy of its window.
-                while (step := self._transcriber.next_step()) is None and not self._finished:
+                while (
+                    step := self._transcriber.next_step(self._step_samples)
+                ) is None and not self._finished:
                     state = self._transcriber.state
                     moved = state.window_first_sample - self._resumable_from
                     if moved >= _QUIET_CHECKPOINT_SAMPLES:

@@ -49,10 +49,8 @@ _SENTENCE_ENDS = (".", "?", "!", "。", "？", "！")  # noqa: RUF001 -- full-wi
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """When a stream is decoded, and from how much audio. All in samples."""
+    """From how much audio a stream is decoded, and what of it is certain. All in samples."""
 
-    step: int
-    """New audio that makes a decoding worth while."""
     window: int
     """Audio beyond which the window is cut at a committed word."""
     keep: int
@@ -107,7 +105,7 @@ class Transcriber:
         """Start a stream, or go on with one.
 
         Args:
-            cadence: When to decode, and from how much.
+            cadence: From how much audio to decode, and what of it is certain.
             first_sample: Position of the first sample that will come.
             language_code: ISO 639-1; empty: detect it.
             task: What the words are for.
@@ -200,8 +198,13 @@ class Transcriber:
         """Audio received and not yet decoded."""
         return self._speech_end - max(self._through, self._first)
 
-    def next_step(self) -> Step | None:
-        """The decoding that is due now, if any."""
+    def next_step(self, step_samples: int) -> Step | None:
+        """The decoding that is due now, if any.
+
+        Args:
+            step_samples: New audio that makes a decoding worth while.
+
+        """
         if self._heard < self._resumed_at:
             return None
         limit = self._first + self._cadence.window
@@ -209,7 +212,7 @@ class Transcriber:
         end = min(mark.sample if mark else self._heard, limit)
         final = mark is not None and end == mark.sample
         full = not final and end == limit
-        if not (final or full or self._is_new_audio(end)):
+        if not (final or full or self._is_new_audio(end, step_samples)):
             return None
         long_enough = self._undecided(end) >= _MIN_SPEECH_SAMPLES
         window = self._window(end) if long_enough or self._pending else None
@@ -280,9 +283,9 @@ class Transcriber:
                 f"expected sample {self._heard}, got {first_sample}: the input has a hole"
             )
 
-    def _is_new_audio(self, end: int) -> bool:
+    def _is_new_audio(self, end: int, step_samples: int) -> bool:
         new = min(end, self._speech_end) - max(self._through, self._first)
-        return self._cadence.agreement and new >= self._cadence.step
+        return self._cadence.agreement and new >= step_samples
 
     def _window(self, end: int) -> Window:
         return Window(

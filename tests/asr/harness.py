@@ -22,8 +22,8 @@ from services.common.errors import DeviceError
 from services.common.timeline import samples
 from services.common.words import Word
 
+STEP = samples(1)
 LIVE = Cadence(
-    step=samples(1),
     window=samples(24),
     keep=samples(2),
     gap=samples(2),
@@ -248,7 +248,7 @@ def take_in(transcriber: Transcriber, piece: Piece) -> None:
 def decode(transcriber: Transcriber, model: ScriptedRecognizer, history: History) -> None:
     """Do everything that is due."""
     turns = 0
-    while (step := transcriber.next_step()) is not None:
+    while (step := transcriber.next_step(STEP)) is not None:
         turns += 1
         assert turns < 1000, "it turns on the spot"
         hypothesis = None

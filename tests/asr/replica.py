@@ -15,7 +15,7 @@ from services.asr.servicer import AsrServicer, Paces
 from services.common.audio import FloatArray, float_to_pcm
 from services.common.channel import open_channel
 from services.common.words import Word, words_from_proto
-from tests.asr.harness import FILE, LIVE, Piece
+from tests.asr.harness import FILE, LIVE, STEP, Piece
 from voxmesh.asr.v1 import asr_pb2 as pb
 from voxmesh.asr.v1 import asr_pb2_grpc as rpc
 from voxmesh.common.v1 import audio_pb2, stage_pb2
@@ -47,7 +47,7 @@ async def serving(
         model,
         scheduler,
         model=name,
-        paces=Paces(LIVE, FILE),
+        paces=Paces(LIVE, FILE, STEP),
         max_streams=max_streams,
         stopping=stopping,
         drain_s=DRAIN_S,

@@ -23,6 +23,7 @@ from tests.asr.harness import (
     FILE,
     LIVE,
     NOISE,
+    STEP,
     History,
     Piece,
     ScriptedRecognizer,
@@ -82,7 +83,7 @@ def test_live_words_come_within_a_step_and_a_hold_of_being_said() -> None:
         if isinstance(event, Committed) and heard < ending(words):
             # Agreement needs two hypotheses, a step apart, of which the first may lack the word.
             late = heard - event.words[0].end_sample
-            assert late <= LIVE.hold + 2 * LIVE.step + samples(0.2)
+            assert late <= LIVE.hold + 2 * STEP + samples(0.2)
     assert len(history.commits) > 25
 
 
@@ -502,7 +503,7 @@ def test_a_full_window_of_noise_moves_on(cadence: Cadence) -> None:
     moved = [event.state for event in history.of(Moved) if isinstance(event, Moved)]
     assert len(moved) >= 6
     firsts = [state.window_first_sample for state in moved]
-    assert all(b - a >= cadence.step for a, b in pairwise(firsts))
+    assert all(b - a >= STEP for a, b in pairwise(firsts))
 
 
 @pytest.mark.parametrize("loud", ["before", "behind"])
@@ -617,7 +618,7 @@ def test_an_hour_of_speech_keeps_states_small(cadence: Cadence) -> None:
     assert words[-1].end_sample < minute
     audio = spoken(words, minute)
     model = ScriptedRecognizer(words)
-    transcriber = Transcriber(replace(cadence, step=samples(5)), language_code="en")
+    transcriber = Transcriber(cadence, language_code="en")
     largest = spoke = 0
     for number in range(60):
         for part in cut([Piece(0, minute, audio)], every(5, minute)):

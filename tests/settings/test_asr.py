@@ -21,7 +21,8 @@ from services.asr import __main__ as asr
 from services.asr.config import Settings
 from services.asr.events import Committed
 from services.asr.recognizer import Hypothesis, Task, Window
-from services.asr.transcriber import Cadence, Transcriber
+from services.asr.servicer import Paces
+from services.asr.transcriber import Transcriber
 from services.common.audio import FloatArray
 from services.common.errors import DeviceError
 from services.common.models import ModelError
@@ -222,19 +223,22 @@ async def test_a_file_is_decoded_in_windows_of_its_own_length(flip: Flip, settin
 # --- the cadence
 
 
-def follow(cadence: Cadence, duration_s: float) -> tuple[list[float], list[float]]:
+def follow(
+    paces: Paces, duration_s: float, *, file: bool = False
+) -> tuple[list[float], list[float]]:
     """Play audio into a stream, a tenth of a second at a time.
 
     Returns:
         The lengths of the windows, and how long after its end each word was committed, in seconds.
 
     """
-    model, transcriber = Metronome(), Transcriber(cadence, language_code="en")
+    model = Metronome()
+    transcriber = Transcriber(paces.file if file else paces.live, language_code="en")
     lags: list[float] = []
     tenth = np.zeros(samples(0.1), np.float32)
     for first in range(0, samples(duration_s), len(tenth)):
         transcriber.push(first, tenth)
-        while (step := transcriber.next_step()) is not None:
+        while (step := transcriber.next_step(paces.step_samples)) is not None:
             assert step.window is not None
             [hypothesis] = model.recognize([step.window])
             for event in transcriber.complete(step, hypothesis):
@@ -245,19 +249,19 @@ def follow(cadence: Cadence, duration_s: float) -> tuple[list[float], list[float
 
 @flips("ASR", step_ms={500: [0.5, 1.0, 1.5, 2.0, 2.5, 3.0], 1500: [1.5, 3.0]})
 def test_a_step_is_how_much_new_audio_makes_a_decoding(flip: Flip, settings: Settle) -> None:
-    windows, _ = follow(asr.paces(settings(step_ms=flip.value)).live, 3)
+    windows, _ = follow(asr.paces(settings(step_ms=flip.value)), 3)
     assert windows == flip.effect
 
 
 @flips("ASR", window_s={6: True, 24: False})
 def test_a_live_window_grows_to_its_length_and_no_further(flip: Flip, settings: Settle) -> None:
-    windows, _ = follow(asr.paces(settings(window_s=flip.value)).live, 20)
+    windows, _ = follow(asr.paces(settings(window_s=flip.value)), 20)
     assert (max(windows) <= 6) is flip.effect
 
 
 @flips("ASR", hold_ms={0: 1.0, 2000: 2.0})
 def test_a_word_is_held_until_so_much_audio_is_behind_it(flip: Flip, settings: Settle) -> None:
-    _, lags = follow(asr.paces(settings(hold_ms=flip.value)).live, 10)
+    _, lags = follow(asr.paces(settings(hold_ms=flip.value)), 10)
     assert min(lags) == flip.effect
 
 
@@ -265,7 +269,7 @@ def test_a_word_is_held_until_so_much_audio_is_behind_it(flip: Flip, settings: S
 def test_the_last_words_of_a_full_window_are_kept_for_the_next(
     flip: Flip, settings: Settle
 ) -> None:
-    _, lags = follow(asr.paces(settings(keep_ms=flip.value)).file, 30)
+    _, lags = follow(asr.paces(settings(keep_ms=flip.value)), 30, file=True)
     assert min(lags) == flip.effect
 
 
