@@ -4,8 +4,9 @@ BIN      := .venv/bin
 SERVICES := vad asr gateway cli
 COMPILE   = uv pip compile -q --universal --generate-hashes pyproject.toml
 REQS     := deploy/requirements
+TORCH    ?= torch==2.13.0
 
-.PHONY: help install lock proto check test demo serve bench
+.PHONY: help install torch lock proto check test demo serve bench
 help:     ## List the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*## / — /'
 install: .venv/installed  ## Create .venv with every service and the tools
@@ -21,16 +22,20 @@ else
 	$(BIN)/python -m pip install -q --no-deps -e .
 endif
 	touch $@
+torch: .venv/torch  ## Add torch, for the engine that needs it: the build that pip finds, or TORCH=...
+.venv/torch: .venv/installed
+	$(BIN)/python -m pip install -q '$(TORCH)'
+	touch $@
 lock:     ## Pin every dependency with its hashes (needs uv)
 	mkdir -p $(REQS)
 	for s in $(SERVICES); do $(COMPILE) --extra $$s --extra tracing -o $(REQS)/$$s.txt || exit 1; done
-	$(COMPILE) --all-extras --group dev -o $(REQS)/dev.txt
+	$(COMPILE) $(addprefix --extra ,$(SERVICES)) --extra tracing --group dev -o $(REQS)/dev.txt
 proto: install  ## Regenerate proto/gen
 	$(BIN)/python proto/generate.py
 check: install  ## Lint, types, contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/buf lint && $(BIN)/lint-imports
 	if git rev-parse -q --verify origin/main >/dev/null; then $(BIN)/buf breaking --against '.git#ref=origin/main'; fi
-test: install  ## Fetch the small models and run every test
+test: torch  ## Fetch the small models and run every test
 	$(BIN)/voxmesh pull silero-vad tiny.en base speech
 	$(BIN)/pytest -q
 demo: install  ## Stream a real recording through the whole mesh and watch the captions

@@ -1,0 +1,65 @@
+"""Hugging Face's folders: ``config.json``, ``*.safetensors``, and ``generation_config.json``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from services.asr.engines.alignment_heads import checked_heads, default_heads
+from services.asr.engines.whisper_checkpoint import (
+    Checkpoint,
+    Tensors,
+    dimensions_of,
+    tokenizer_of,
+)
+from services.common.models import ModelError
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read a model, in one file or in several.
+
+    Raises:
+        ModelError: It is damaged, or not a Whisper model.
+
+    """
+    config = read_json(folder / "config.json")
+    tensors: Tensors = {}
+    try:
+        for path in sorted(folder.glob("*.safetensors")):
+            tensors |= load_file(path)
+        audio_heads = int(config["encoder_attention_heads"])
+        text_heads = int(config["decoder_attention_heads"])
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder} is damaged: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder}/config.json is not a Whisper model's: {error}") from error
+    dimensions = dimensions_of(tensors, audio_heads=audio_heads, text_heads=text_heads)
+    layers, heads = dimensions.n_text_layer, dimensions.n_text_head
+    generation = folder / "generation_config.json"
+    named = read_json(generation).get("alignment_heads") if generation.is_file() else None
+    return Checkpoint(
+        dimensions=dimensions,
+        tensors=tensors,
+        tokenizer=tokenizer_of(folder, dimensions.n_vocab),
+        alignment_heads=checked_heads(named, num_layers=layers, num_heads=heads)
+        if named
+        else default_heads(num_layers=layers, num_heads=heads),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ModelError: It is missing, or none.
+
+    """
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds no JSON object")
+    return found

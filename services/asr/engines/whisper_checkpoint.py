@@ -1,0 +1,106 @@
+"""A Whisper model as it was read from files: its shape, its tensors, its tokenizer.
+
+Tensors go by the names of ``transformers``' ``WhisperForConditionalGeneration``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+
+from services.asr.engines.alignment_heads import Head
+from services.common import models
+from services.common.models import ModelError
+
+Tensors: TypeAlias = dict[str, torch.Tensor]
+
+EMBEDDINGS = "model.decoder.embed_tokens.weight"
+PROJECTION = "proj_out.weight"
+"""To the vocabulary. Not stored where it is the embeddings, as in all models of OpenAI's."""
+
+_LANGUAGES_BY_VOCABULARY = {51_864: 1, 51_865: 99, 51_866: 100}
+
+
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """The shape of a model, under the names of OpenAI's checkpoints."""
+
+    n_mels: int
+    n_audio_ctx: int
+    n_audio_state: int
+    n_audio_head: int
+    n_audio_layer: int
+    n_vocab: int
+    n_text_ctx: int
+    n_text_state: int
+    n_text_head: int
+    n_text_layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model, read."""
+
+    dimensions: Dimensions
+    tensors: Tensors
+    """By name, in the numbers they are stored in, on the CPU."""
+    tokenizer: Path
+    """Its ``tokenizer.json``."""
+    alignment_heads: tuple[Head, ...]
+    """Those that its files name, else OpenAI's for a model of that name, else the default."""
+
+
+def dimensions_of(
+    tensors: Mapping[str, torch.Tensor], *, audio_heads: int, text_heads: int
+) -> Dimensions:
+    """Read the shape off the tensors, which say all but the number of heads.
+
+    Raises:
+        ModelError: They are not a Whisper model's.
+
+    """
+    try:
+        audio_ctx, audio_state = tensors["model.encoder.embed_positions.weight"].shape
+        text_ctx, text_state = tensors["model.decoder.embed_positions.weight"].shape
+        num_vocab = tensors[EMBEDDINGS].shape[0]
+        num_mels = tensors["model.encoder.conv1.weight"].shape[1]
+    except (KeyError, ValueError, IndexError) as error:
+        raise ModelError(f"the weights are not a Whisper model's: {error}") from error
+    return Dimensions(
+        n_mels=num_mels,
+        n_audio_ctx=audio_ctx,
+        n_audio_state=audio_state,
+        n_audio_head=audio_heads,
+        n_audio_layer=_num_layers(tensors, "model.encoder.layers."),
+        n_vocab=num_vocab,
+        n_text_ctx=text_ctx,
+        n_text_state=text_state,
+        n_text_head=text_heads,
+        n_text_layer=_num_layers(tensors, "model.decoder.layers."),
+    )
+
+
+def tokenizer_of(folder: Path, num_vocab: int) -> Path:
+    """The tokenizer beside a model, else that of an installed model with as many tokens.
+
+    Raises:
+        ModelError: There is none.
+
+    """
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        return path
+    num_languages = _LANGUAGES_BY_VOCABULARY.get(num_vocab)
+    for model in models.installed():
+        if model.kind == "asr" and len(model.languages) == num_languages:
+            return models.locate(model.name) / "tokenizer.json"
+    raise ModelError(
+        f"{folder} has no tokenizer.json: copy it there, or `voxmesh pull` a model of that family"
+    )
+
+
+def _num_layers(tensors: Mapping[str, torch.Tensor], prefix: str) -> int:
+    names = (name.removeprefix(prefix) for name in tensors if name.startswith(prefix))
+    return len({name.split(".")[0] for name in names})

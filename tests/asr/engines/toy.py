@@ -1,0 +1,46 @@
+"""A Whisper model of random weights, small enough to be made in a test."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import WhisperForConditionalGeneration
+
+from services.asr.engines.torch_model import config_of
+from services.asr.engines.whisper_checkpoint import PROJECTION, Checkpoint, Dimensions
+
+SHAPE = Dimensions(
+    n_mels=80,
+    n_audio_ctx=1500,
+    n_audio_state=64,
+    n_audio_head=4,
+    n_audio_layer=2,
+    n_vocab=51_864,
+    n_text_ctx=448,
+    n_text_state=64,
+    n_text_head=4,
+    n_text_layer=3,
+)
+HEADS = ((1, 1), (2, 0), (2, 3))
+
+
+def toy_checkpoint(tokenizer: Path, *, tied: bool = False) -> Checkpoint:
+    """Random weights of an English model.
+
+    They are scaled, and untied unless asked otherwise: tied ones with small values would repeat
+    the last token whatever they hear.
+    """
+    model = WhisperForConditionalGeneration(config_of(SHAPE, tied=tied))
+    numbers = torch.Generator().manual_seed(0)
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for tensor in tensors.values():
+        if tensor.dim() > 1:
+            tensor.normal_(0, 0.3, generator=numbers)
+    if tied:
+        del tensors[PROJECTION]
+    return Checkpoint(SHAPE, tensors, tokenizer, HEADS)
+
+
+def without(checkpoint: Checkpoint, name: str) -> Checkpoint:
+    """The same without one of its tensors."""
+    return replace(checkpoint, tensors={n: t for n, t in checkpoint.tensors.items() if n != name})
