@@ -43,4 +43,6 @@ demo: install  ## Stream a real recording through the whole mesh and watch the c
 serve: install  ## Serve the whole mesh on this machine
 	$(BIN)/voxmesh serve
 bench: install  ## Measure accuracy and latency on this machine
-	$(BIN)/python -m bench.live
+	$(BIN)/voxmesh pull silero-vad base speech
+	$(BIN)/python -m bench.accuracy --name two_cities
+	$(BIN)/python -m bench.latency --name two_cities

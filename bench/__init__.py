@@ -1,1 +1,1 @@
-"""What voxmesh measures of itself. Run from the project's root: ``python -m bench.live``."""
+"""What voxmesh measures of itself. Run from the project's root: ``python -m bench.latency``."""

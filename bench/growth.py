@@ -1,168 +1,186 @@
-"""Does an update cost the same at minute 30 as at minute 1? ``python -m bench.growth``; see README.
+"""Does a session cost the same at hour two as at minute three? ``python -m bench.growth``.
 
-A recording is played over and over into sessions of ``WS /asr``, short and long ones, in both of
-its modes, one after the other, on a mesh of its own.
+Long sessions are made of recordings, one after the other, and played into ``Converse``: the CPU
+time and the delays of each minute. See README.md for what a pace other than 1 can tell and what
+not.
 """
 
 import argparse
 import asyncio
 import json
-import platform
-import shlex
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-import psutil
-from faster_whisper import decode_audio
+import numpy as np
 from matplotlib.figure import Figure
 
-from bench import asr_client
+from bench import tables
+from bench.converse import Heard, converse
+from bench.corpus import Clip, looped
+from bench.delays import Clockwork
 from bench.mesh import Served, served
-from services.common.audio import float_to_pcm
-from services.common.models import locate
-
-RESULTS = Path(__file__).parent / "results"
-_MINUTE_BYTES = 60 * 32_000
-_PANELS = (
-    ("sent_bytes", "bytes sent"),
-    ("messages", "messages sent"),
-    ("gateway_cpu_s", "CPU seconds of the gateway"),
+from bench.report import (
+    RESULTS,
+    add_manifests,
+    add_options,
+    corpus,
+    environment,
+    hardware,
+    open_ledger,
+    quantiles,
+    result_name,
+    write,
 )
+from bench.score import compare
 
 
 @dataclass(frozen=True, slots=True)
-class Minute:
-    """What one minute of audio cost."""
+class Used:
+    """What the mesh had used when so much of the audio had been sent."""
 
-    sent_bytes: int
-    messages: int
-    gateway_cpu_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Grown:
-    """One session."""
-
-    mode: str
-    num_minutes: int
-    minutes: list[Minute]
-    num_words: int
-    """In the client's lines at the end."""
-
-    @property
-    def label(self) -> str:
-        """As in the picture's legend."""
-        return f"{self.mode}, {self.num_minutes} min"
+    audio_s: float
+    cpu_s: float
+    memory_mb: float
 
 
-class Meter:
-    """Counts what a session is sent, and what its gateway has used, minute by minute."""
+class Odometer:
+    """Reads what the mesh has used, once for each minute of a session's audio."""
 
-    def __init__(self, gateway: psutil.Process, num_minutes: int) -> None:
-        self._gateway = gateway
-        self._bytes = [0] * num_minutes
-        self._messages = [0] * num_minutes
-        self._cpu_s = [self._used_s()]
+    def __init__(self, mesh: Served) -> None:
+        self._mesh = mesh
+        self._sent_s = 0.0
+        self.readings: list[Used] = []
+        self.read()
 
-    def count(self, sent_s: float, message: str) -> None:
-        """Take note of a message; what follows the audio belongs to its last minute."""
-        minute = min(int(sent_s // 60), len(self._bytes) - 1)
-        while len(self._cpu_s) <= minute:
-            self._cpu_s.append(self._used_s())
-        self._bytes[minute] += len(message.encode())
-        self._messages[minute] += 1
+    def sent(self, audio_s: float) -> None:
+        """Take note of audio."""
+        minute = self._sent_s // 60
+        self._sent_s += audio_s
+        if self._sent_s // 60 > minute:
+            self.read()
 
-    def minutes(self) -> list[Minute]:
-        """What each minute cost; call it when the session is over."""
-        self._cpu_s.append(self._used_s())
-        used = [round(after - before, 2) for before, after in pairwise(self._cpu_s)]
-        return [Minute(*row) for row in zip(self._bytes, self._messages, used, strict=True)]
-
-    def _used_s(self) -> float:
-        used = self._gateway.cpu_times()
-        return used.user + used.system
+    def read(self) -> None:
+        """Read now."""
+        memory_mb = round(self._mesh.memory_bytes() / 1e6, 1)
+        self.readings.append(Used(round(self._sent_s, 3), self._mesh.cpu_s(), memory_mb))
 
 
-async def grow(mesh: Served, args: argparse.Namespace, mode: str, num_minutes: int) -> Grown:
-    """Play one session to its end."""
-    pcm = float_to_pcm(decode_audio(str(args.recording)))
-    pcm = (pcm * (num_minutes * _MINUTE_BYTES // len(pcm) + 1))[: num_minutes * _MINUTE_BYTES]
-    meter = Meter(gateway_of(mesh), num_minutes)
-    watched = await asr_client.play(
-        f"ws{mesh.url.removeprefix('http')}/asr",
-        pcm,
-        language_code="en",
-        speed=args.speed,
-        mode=mode,
-        on_message=meter.count,
-    )
-    return Grown(mode, num_minutes, meter.minutes(), len(watched.text.split()))
+async def play(mesh: Served, clip: Clip, pace: float) -> dict[str, Any]:
+    """Play one session to its end, as a ledger keeps it."""
+    odometer = Odometer(mesh)
+    heard = await converse(mesh.grpc_target, clip, pace=pace, on_sent=odometer.sent)
+    if heard.failure:
+        raise RuntimeError(f"{clip.id}: {heard.failure}")
+    return {"heard": heard.row(), "readings": [asdict(used) for used in odometer.readings]}
 
 
-def gateway_of(mesh: Served) -> psutil.Process:
-    """The gateway's process in a mesh."""
-    return next(
-        process for process in mesh.process.children() if "services.gateway" in process.cmdline()
-    )
+def summary(clip: Clip, heard: Heard, readings: Sequence[Used]) -> dict[str, Any]:
+    """A session as results are written."""
+    delays = Clockwork(clip.words, heard, clip.language_code).delays()
+    minutes: list[dict[str, Any]] = []
+    for number, (before, after) in enumerate(pairwise(readings)):
+        own = [delay.final_s for delay in delays if delay.end_s // 60 == number]
+        minutes.append(
+            {
+                "cpu_s_per_audio_s": round(
+                    (after.cpu_s - before.cpu_s) / (after.audio_s - before.audio_s), 3
+                ),
+                "final_s": quantiles(own, (50, 95)),
+                "memory_mb": after.memory_mb,
+            }
+        )
+    costs = [(number, minute["cpu_s_per_audio_s"]) for number, minute in enumerate(minutes)]
+    finals = [(delay.end_s / 60, delay.final_s) for delay in delays]
+    return {
+        "session": clip.id,
+        "minutes_played": round(clip.audio_s / 60, 1),
+        **compare(clip.text, heard.text, clip.language_code).tally.row(),
+        "final_s": quantiles([delay.final_s for delay in delays]),
+        "final_slope": slope(finals),
+        "cpu_slope": slope(costs),
+        "client_held_s": round(heard.held_s, 2),
+        "minutes": minutes,
+    }
 
 
-def draw(sessions: Sequence[Grown], title: str, path: Path) -> None:
-    """One panel per cost, one line per session."""
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    figure.suptitle(title)
-    for axes, (cost, name) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
-        for session in sorted(sessions, key=lambda session: -session.num_minutes):
-            values = [getattr(minute, cost) for minute in session.minutes]
-            style = "-" if session.mode == "diff" else "--"
-            axes.plot(range(1, len(values) + 1), values, style, marker=".", label=session.label)
-        axes.set(title=f"{name}, each minute", xlabel="minute of the session")
-        if cost == "sent_bytes":  # the two modes differ by far more than minutes do
-            axes.set(yscale="log", ylim=(1e3, 1e6))
-        else:
-            axes.set_ylim(bottom=0)
-        axes.legend()
-    figure.savefig(path, dpi=100)
+def slope(points: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """The line of least squares through (minute, value): its rise in an hour, and how sure it is.
+
+    ``error`` is the standard error of the rise; a rise below two of them is no rise.
+    """
+    if len(points) < 3:
+        return {}
+    minutes, values = np.array(points).T
+    spread = float(((minutes - minutes.mean()) ** 2).sum())
+    rise, start = np.polyfit(minutes, values, 1)
+    left = values - (start + rise * minutes)
+    error = float(np.sqrt((left**2).sum() / (len(points) - 2) / spread))
+    return {"per_hour": round(60 * float(rise), 4), "error": round(60 * error, 4)}
 
 
 async def main(args: argparse.Namespace) -> None:
-    """Measure, and write what came out as JSON and as a picture."""
-    sessions = []
-    with served(args.model) as mesh:
-        for mode, num_minutes in [("diff", args.short), ("diff", args.long), ("full", args.long)]:
-            sessions.append(await grow(mesh, args, mode, num_minutes))
-            print(json.dumps(asdict(sessions[-1])))
-    RESULTS.mkdir(exist_ok=True)
-    hardware = f"{psutil.cpu_count()} cores, {platform.machine()}, no GPU"
-    report = {
-        "measured": datetime.now(UTC).date().isoformat(),
-        "hardware": hardware,
-        "command": shlex.join(["python", "-m", "bench.growth", *sys.argv[1:]]),
-        "recording": args.recording.name,
-        "speed": args.speed,
-        "sessions": [asdict(session) for session in sessions],
-    }
-    (RESULTS / "growth.json").write_text(json.dumps(report, indent=2) + "\n")
-    title = f"WS /asr, one session, played at {args.speed:g} times the pace of speech ({hardware})"
-    draw(sessions, title, RESULTS / "growth.png")
+    """Play the sessions one after the other, and write what came out."""
+    name = f"{result_name('growth', args)}-pace{args.pace:g}"
+    ledger = open_ledger(name, args)
+    parts = [recording.clip() for recording in corpus(args, timed=True)]
+    found = []
+    for minutes in args.minutes:
+        clip = looped(f"{minutes:g} min", parts, 60 * minutes)
+        if clip.id not in ledger:
+            ledger.add(clip.id, await _measure(args, clip))
+        kept = ledger[clip.id]
+        readings = [Used(**used) for used in kept["readings"]]
+        found.append(summary(clip, Heard.of(kept["heard"]), readings))
+        print(json.dumps({key: found[-1][key] for key in found[-1] if key != "minutes"}))
+    write(name, args, {"pace": args.pace, "sessions": found})
+    title = f"{Path(args.model).name} {args.engine}".strip() + f" at pace {args.pace:g}"
+    draw(found, f"{title}, {hardware()}", RESULTS / f"{name}.png")
+    ledger.close()
+    tables.update()
+
+
+async def _measure(args: argparse.Namespace, clip: Clip) -> dict[str, Any]:
+    with served(args.model, environment(args)) as mesh:
+        return await play(mesh, clip, args.pace)
+
+
+def draw(sessions: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
+    """Cost, delay and memory, minute by minute."""
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure.suptitle(title)
+    cost, delay, memory = figure.subplots(1, 3)
+    for session in sorted(sessions, key=lambda session: -session["minutes_played"]):
+        minutes = session["minutes"]
+        numbers = range(1, len(minutes) + 1)
+        label = session["session"]
+        cost.plot(numbers, [m["cpu_s_per_audio_s"] for m in minutes], marker=".", label=label)
+        medians = [m["final_s"].get("p50", float("nan")) for m in minutes]
+        delay.plot(numbers, medians, marker=".", label=f"{label}, p50")
+        memory.plot(numbers, [m["memory_mb"] for m in minutes], marker=".", label=label)
+    cost.set(title="CPU seconds for a second of audio", ylabel="CPU s")
+    delay.set(title="delay of final words", ylabel="s")
+    memory.set(title="memory of the mesh", ylabel="MB")
+    for axes in (cost, delay, memory):
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("minute of the session")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=100)
 
 
 def arguments() -> argparse.Namespace:
     """What to measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="tiny.en")
-    parser.add_argument("--speed", type=float, default=8, help="seconds of audio in a second")
-    parser.add_argument("--short", type=int, default=3, help="minutes of the short session")
-    parser.add_argument("--long", type=int, default=30, help="minutes of the long sessions")
+    add_options(parser, model="tiny.en")
+    add_manifests(parser)
     parser.add_argument(
-        "--recording", type=Path, default=None, help="what is played; unset: two_cities.wav"
+        "--minutes", type=float, nargs="+", default=[3, 30], help="lengths of the sessions"
     )
-    args = parser.parse_args()
-    args.recording = args.recording or locate("speech") / "two_cities.wav"
-    return args
+    parser.add_argument("--pace", type=float, default=1, help="seconds of audio in a second")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

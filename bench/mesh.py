@@ -1,17 +1,21 @@
 """A mesh of its own for a bench: ``voxmesh serve`` on free ports."""
 
+import asyncio
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import httpx
 import psutil
 
-_READY_S = 120.0
+_READY_S = 180.0
+_SAMPLE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,43 +23,126 @@ class Served:
     """A running mesh."""
 
     url: str
+    grpc_target: str
     process: psutil.Process
+
+    @property
+    def ws_url(self) -> str:
+        """Of ``WS /asr``."""
+        return f"ws{self.url.removeprefix('http')}/asr"
+
+    def cpu_s(self) -> float:
+        """CPU time that its processes have used so far, in seconds."""
+        used = [process.cpu_times() for process in self._processes()]
+        return sum(times.user + times.system for times in used)
+
+    def memory_bytes(self) -> int:
+        """Memory that is resident for its processes and for no other, in bytes."""
+        total = 0
+        for process in self._processes():
+            with suppress(psutil.NoSuchProcess):
+                total += process.memory_full_info().uss
+        return total
+
+    def gateway(self) -> psutil.Process:
+        """The gateway's process."""
+        return next(
+            process for process in self._processes() if "services.gateway" in process.cmdline()[-1:]
+        )
+
+    def _processes(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
 
 
 @contextmanager
-def served(model: str) -> Iterator[Served]:
+def served(model: str, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
     """Serve a model for the length of the ``with`` block.
 
+    Args:
+        model: Its name in the catalogue, or its folder.
+        environment: Settings of the services, such as ``ASR_STEP_MS``.
+
     Raises:
-        TimeoutError: The mesh was not ready in two minutes.
+        TimeoutError: The mesh was not ready in three minutes.
+        RuntimeError: It ended before it was ready.
 
     """
-    port, grpc_port = _free_port(), _free_port()
+    port, grpc_port = free_port(), free_port()
     command = [sys.executable, "-m", "services.cli", "serve", "--model", model]
     command += ["--port", str(port), "--grpc-port", str(grpc_port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
+    settings = os.environ | (environment or {})
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=settings) as child:
         try:
-            url = f"http://127.0.0.1:{port}"
-            _wait_until_ready(url)
-            yield Served(url, psutil.Process(child.pid))
+            mesh = Served(
+                f"http://127.0.0.1:{port}", f"127.0.0.1:{grpc_port}", psutil.Process(child.pid)
+            )
+            _wait_until_ready(mesh, child)
+            yield mesh
         finally:
             child.terminate()
 
 
-def _wait_until_ready(url: str) -> None:
+def _wait_until_ready(mesh: Served, child: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/ready").is_success:
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{mesh.url}/ready", trust_env=False).is_success:
                 return
-        except httpx.TransportError:
-            pass
+        if child.poll() is not None:
+            raise RuntimeError(f"the mesh ended with status {child.returncode}")
         time.sleep(0.5)
-    raise TimeoutError(f"{url} was not ready after {_READY_S:.0f} s")
+    raise TimeoutError(f"{mesh.url} was not ready after {_READY_S:.0f} s")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a mesh used in a few seconds, and for how much audio."""
+
+    cpu_s: float
+    audio_s: float
+    wall_s: float
+    memory_bytes: int
+    """At the end of them."""
+
+    def row(self) -> dict[str, Any]:
+        """As a ledger keeps it."""
+        return asdict(self)
+
+
+class Meter:
+    """Reads what a mesh uses while audio is sent to it."""
+
+    def __init__(self, mesh: Served) -> None:
+        self._mesh = mesh
+        self._audio_s = 0.0
+        self._cpu_s = mesh.cpu_s()
+        self._read_at = time.monotonic()
+
+    def sent(self, audio_s: float) -> None:
+        """Take note of audio."""
+        self._audio_s += audio_s
+
+    def read(self) -> Sample:
+        """What was used since the last reading."""
+        now, cpu_s = time.monotonic(), self._mesh.cpu_s()
+        sample = Sample(
+            cpu_s=round(cpu_s - self._cpu_s, 3),
+            audio_s=round(self._audio_s, 3),
+            wall_s=round(now - self._read_at, 3),
+            memory_bytes=self._mesh.memory_bytes(),
+        )
+        self._cpu_s, self._read_at, self._audio_s = cpu_s, now, 0.0
+        return sample
+
+    async def next_sample(self) -> Sample:
+        """What is used in the next seconds."""
+        await asyncio.sleep(_SAMPLE_S)
+        return self.read()

@@ -1,6 +1,6 @@
 """One live session over gRPC: audio out at the pace of speech, captions in, delays measured.
 
-The client of ``voxmesh.gateway.v1.GatewayService/Converse`` that the demo and the benches share.
+The client of ``voxmesh.gateway.v1.GatewayService/Converse`` that the demo plays with.
 """
 
 import asyncio

@@ -1,0 +1,229 @@
+"""The tables of README.md, rendered from the results: ``python -m bench.tables``."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent / "README.md"
+
+Found = Mapping[str, Any]
+
+
+def update() -> None:
+    """Write the tables of all results into the README."""
+    README.write_text(rendered(README.read_text()))
+
+
+def rendered(text: str) -> str:
+    """A README with its tables as the results have them."""
+    for bench, table in _TABLES.items():
+        blocks = [_heading(found) + table(found) for found in _results(bench)]
+        text = _between(bench, "\n\n".join(blocks) if blocks else "Not measured yet.", text)
+    return text
+
+
+def _between(bench: str, body: str, text: str) -> str:
+    """A text with something else between the markers of a bench."""
+    opening, closing = f"<!-- {bench} -->\n", f"<!-- /{bench} -->"
+    pattern = re.escape(opening) + ".*?" + re.escape(closing)
+    return re.sub(pattern, lambda _: f"{opening}{body}\n{closing}", text, flags=re.DOTALL)
+
+
+def _results(bench: str) -> list[Found]:
+    return [
+        {"name": path.stem, **json.loads(path.read_text())}
+        for path in sorted(RESULTS.glob(f"{bench}-*.json"))
+    ]
+
+
+def _heading(found: Found) -> str:
+    settings = " ".join(f"{name}={value}" for name, value in found["settings"].items())
+    model = f"model {found['model']}" + (f" with `{settings}`" if settings else "")
+    return (
+        f"`results/{found['name']}.json`: {model}, measured on {found['measured']}.\n"
+        f"{found['hardware']}.\n\n```sh\n.venv/bin/{found['command']}\n```\n\n"
+    )
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """The first column is text, the others are numbers."""
+    lines = ["| " + " | ".join(columns) + " |", "|---" + "|--:" * (len(columns) - 1) + "|"]
+    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case float():
+            return f"{value:.2f}"
+        case _:
+            return str(value)
+
+
+def _some(values: Mapping[str, float], *percents: str) -> str:
+    """Percentiles as ``1.02 / 2.40``."""
+    return " / ".join(f"{values[percent]:.2f}" for percent in percents) if values else ""
+
+
+def _accuracy(found: Found) -> str:
+    codes = sorted(found["ways"][0]["by_language"])
+    columns = ["way", "WER %", "sub", "del", "ins", "repetitions"]
+    columns += [f"WER {code}" for code in codes if len(codes) > 1]
+    columns += ["word end error, p50 / p95 s", "CPU s per s"]
+    rows = []
+    for way in found["ways"]:
+        row = [way["way"], way["wer_percent"], way["substitutions"], way["deletions"]]
+        row += [way["insertions"], way["repetitions"]]
+        row += [way["by_language"][code]["wer_percent"] for code in codes if len(codes) > 1]
+        rows.append([*row, _some(way["word_end_error_s"], "p50", "p95"), way["cpu_s_per_audio_s"]])
+    return "\n\n".join(
+        [_table(columns, rows), *_by_recording(found), *_silence(found["nobody_speaks"])]
+    )
+
+
+def _by_recording(found: Found) -> Iterable[str]:
+    names = sorted(found["ways"][0]["by_recording"])
+    if 1 < len(names) < 10:
+        rows = [
+            [way["way"], *(way["by_recording"][name] for name in names)] for way in found["ways"]
+        ]
+        yield _table(["WER % by recording", *names], rows)
+
+
+def _silence(ways: Mapping[str, Any]) -> Iterable[str]:
+    names = ("clips", "audio_s", "words", "words_per_minute")
+    rows = [
+        [f"{way}, {kind}", *(clips[name] for name in names)]
+        for way, kinds in ways.items()
+        for kind, clips in kinds.items()
+    ]
+    if rows:
+        yield _table(["where nobody speaks", "clips", "s", "words", "words a minute"], rows)
+
+
+_DELAYS = (
+    ("first shown", "first_shown_s"),
+    ("shown as it remained", "shown_as_it_remained_s"),
+    ("final", "final_s"),
+    ("pause to its last words final", "pause_to_final_s"),
+    ("last word to final", "last_word_to_final_s"),
+    ("`finish` to `finished`", "finish_to_finished_s"),
+)
+
+
+def _latency(found: Found) -> str:
+    levels = found["levels"]
+    columns = ["p50 / p95 / p99, s"] + [f"{level['sessions']} at once" for level in levels]
+    rows: list[list[object]] = [
+        [label, *(_some(level[key], "p50", "p95", "p99") for level in levels)]
+        for label, key in _DELAYS
+    ]
+    rows.append(["words timed, of", *(f"{v['words_timed']}, {v['words_said']}" for v in levels)])
+    rows.append(["WER %", *(level["wer_percent"] for level in levels)])
+    rows.append(["CPU s per s", *(level["cpu_s_per_audio_s"] for level in levels)])
+    return _table(columns, rows)
+
+
+def _capacity(found: Found) -> str:
+    columns = ["sessions", "final, p50 / p95 s", "first shown, p50 / p95 s", "WER %"]
+    columns += ["refused", "CPU s per s", "cores", "MB", "MB per session"]
+    names = ("wer_percent", "refused", "cpu_s_per_audio_s", "cores_used", "memory_mb")
+    rows = [
+        [
+            level["sessions"],
+            _some(level["final_s"], "p50", "p95"),
+            _some(level["first_shown_s"], "p50", "p95"),
+            *(level[name] for name in (*names, "memory_mb_per_session")),
+        ]
+        for level in found["levels"]
+    ]
+    carries = f"Carries {found['carries']} with p95 final within {found['bound_p95_final_s']:g} s."
+    picture = f"![Delays, errors and cost by sessions](results/{found['name']}.png)"
+    return f"{carries}\n\n{_table(columns, rows)}\n\n{picture}"
+
+
+def _pauses(found: Found) -> str:
+    lengths = found["by_length"]
+    columns = ["pause"] + [f"{row['pause_s']:g} s" for row in lengths if row["kind"] == "zeros"]
+    rows: list[list[object]] = []
+    for kind in ("zeros", "noise"):
+        own = [row for row in lengths if row["kind"] == kind]
+        rows.append([f"{kind}: pauses", *(row["pauses"] for row in own)])
+        rows.append([f"{kind}: words lost", *(row["lost"] for row in own)])
+        rows.append([f"{kind}: words added", *(row["added"] for row in own)])
+    whole = found["whole_texts"]
+    columns_whole = ["whole texts", "WER %", "sub", "del", "ins", "repetitions"]
+    names = ("wer_percent", "substitutions", "deletions", "insertions", "repetitions")
+    rows_whole = [[kind, *(tally[name] for name in names)] for kind, tally in whole.items()]
+    return f"{_table(columns, rows)}\n\n{_table(columns_whole, rows_whole)}"
+
+
+def _growth(found: Found) -> str:
+    columns = ["session", "WER %", "final, p50 / p95 s", "rise of final in an hour, s"]
+    columns += ["CPU s per s, first and last fifth", "rise in an hour", "MB, first and last minute"]
+    rows = []
+    for session in found["sessions"]:
+        minutes = session["minutes"]
+        part = max(1, len(minutes) // 5)
+        costs = [minute["cpu_s_per_audio_s"] for minute in minutes]
+        first, last = sum(costs[:part]) / part, sum(costs[-part:]) / part
+        memory = f"{minutes[0]['memory_mb']:.0f}, {minutes[-1]['memory_mb']:.0f}"
+        rows.append(
+            [
+                session["session"],
+                session["wer_percent"],
+                _some(session["final_s"], "p50", "p95"),
+                _rise(session["final_slope"]),
+                f"{first:.3f}, {last:.3f}",
+                _rise(session["cpu_slope"]),
+                memory,
+            ]
+        )
+    picture = f"![Cost, delay and memory by minute](results/{found['name']}.png)"
+    return f"Pace {found['pace']:g}.\n\n{_table(columns, rows)}\n\n{picture}"
+
+
+def _updates(found: Found) -> str:
+    columns = ["a minute, first five and last five", "bytes", "messages", "gateway CPU, s"]
+    costs = ("sent_bytes", "messages", "gateway_cpu_s")
+    rows = [
+        [
+            f"`mode={session['mode']}`, {session['num_minutes']} min",
+            *(_both_ends(session["minutes"], cost) for cost in costs),
+        ]
+        for session in found["sessions"]
+    ]
+    picture = f"![Bytes, messages and CPU time by minute](results/{found['name']}.png)"
+    return f"{_table(columns, rows)}\n\n{picture}"
+
+
+def _both_ends(minutes: Sequence[Mapping[str, float]], cost: str) -> str:
+    return f"{_mean(minutes[:5], cost)} → {_mean(minutes[-5:], cost)}"
+
+
+def _mean(minutes: Sequence[Mapping[str, float]], cost: str) -> str:
+    mean = sum(minute[cost] for minute in minutes) / len(minutes)
+    return f"{mean:,.0f}" if mean >= 100 else f"{mean:.3g}"
+
+
+def _rise(slope: Mapping[str, float]) -> str:
+    return f"{slope['per_hour']:+.3f} ± {slope['error']:.3f}" if slope else ""
+
+
+_TABLES = {
+    "accuracy": _accuracy,
+    "latency": _latency,
+    "capacity": _capacity,
+    "pauses": _pauses,
+    "growth": _growth,
+    "updates": _updates,
+}
+
+
+if __name__ == "__main__":
+    update()
