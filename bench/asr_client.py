@@ -23,6 +23,12 @@ class Watched:
     lines: list[dict[str, Any]] = field(default_factory=list)
     messages: int = 0
     received_bytes: int = 0
+    started_s: float = 0.0
+    """``time.monotonic()`` when the first sample was spoken: samples are sent once spoken."""
+    ended_s: float = 0.0
+    """``time.monotonic()`` when all audio and the end had been sent."""
+    late_s: float = 0.0
+    """By how much a message was sent later than it could have been, at worst."""
     end_to_ready_s: float = 0.0
     """From the end of the audio to ``ready_to_stop``."""
 
@@ -75,6 +81,8 @@ async def play(
                 on_message(progress.sent_s, str(message))
                 if _take(watched, str(message), mode):
                     break
+        watched.started_s, watched.ended_s = progress.started_s, progress.ended_s
+        watched.late_s = progress.late_s
         watched.end_to_ready_s = time.monotonic() - progress.ended_s
     return watched
 
@@ -82,7 +90,9 @@ async def play(
 @dataclass(slots=True)
 class _Progress:
     sent_s: float = 0.0
+    started_s: float = 0.0
     ended_s: float = 0.0
+    late_s: float = 0.0
 
 
 def _take(watched: Watched, message: str, mode: str) -> bool:
@@ -102,10 +112,11 @@ def _take(watched: Watched, message: str, mode: str) -> bool:
 
 async def _send(socket: ClientConnection, pcm: bytes, speed: float, progress: _Progress) -> None:
     size = round(MESSAGE_S * SAMPLE_RATE_HZ) * BYTES_PER_SAMPLE
-    started = time.monotonic()
+    progress.started_s = started = time.monotonic()
     for index, start in enumerate(range(0, len(pcm), size)):
         due = started + (index + 1) * MESSAGE_S / speed
         await asyncio.sleep(max(0.0, due - time.monotonic()))
+        progress.late_s = max(progress.late_s, time.monotonic() - due)
         await socket.send(pcm[start : start + size])
         progress.sent_s = (start + size) / 32_000
     await socket.send(b"")

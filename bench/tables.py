@@ -211,6 +211,30 @@ def _mean(minutes: Sequence[Mapping[str, float]], cost: str) -> str:
     return f"{mean:,.0f}" if mean >= 100 else f"{mean:.3g}"
 
 
+def _versus(found: Found) -> str:
+    systems = found["systems"]
+    names = found["recordings"]
+    columns = ["system", "WER %", "sub", "del", "ins", "first shown, p50 / p95 s"]
+    columns += ["final, p50 / p95 s", "CPU s per s", "MB"]
+    rows = []
+    by_recording: dict[str, list[list[object]]] = {"WER %": [], "end to last word final, s": []}
+    for system in systems:
+        label = f"{system['system']}, {system['decoding']}"
+        row = [label, *(system[name] for name in ("wer_percent", "substitutions", "deletions"))]
+        row += [system["insertions"], _some(system["first_shown_s"], "p50", "p95")]
+        row += [_some(system["final_s"], "p50", "p95"), system["cpu_s_per_audio_s"]]
+        rows.append([*row, system["memory_mb"]])
+        for title, key in (
+            ("WER %", "wer_percent_by_recording"),
+            ("end to last word final, s", "end_to_last_word_s_by_recording"),
+        ):
+            by_recording[title].append([label, *(system[key][name] for name in names)])
+    packages = ", ".join(" ".join(pair) for pair in found["versions"]["whisperlivekit"].items())
+    parts = [_table(columns, rows)]
+    parts += [_table([title, *names], rows) for title, rows in by_recording.items()]
+    return "\n\n".join([*parts, f"Its environment: {packages}."])
+
+
 def _rise(slope: Mapping[str, float]) -> str:
     return f"{slope['per_hour']:+.3f} ± {slope['error']:.3f}" if slope else ""
 
@@ -222,6 +246,7 @@ _TABLES = {
     "pauses": _pauses,
     "growth": _growth,
     "updates": _updates,
+    "versus": _versus,
 }
 
 

@@ -36,3 +36,31 @@ def test_a_table_stands_between_its_markers_and_nothing_else_is_touched(
     assert "old" not in after
     assert after.endswith("\nb\n<!-- growth -->\nNot measured yet.\n<!-- /growth -->\nc")
     assert tables.rendered(after) == after
+
+
+def test_systems_are_shown_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    system = {
+        "system": "theirs",
+        "decoding": "greedy",
+        "wer_percent": 9.5,
+        "substitutions": 1,
+        "deletions": 2,
+        "insertions": 3,
+        "first_shown_s": {"p50": 0.5, "p95": 1.5},
+        "final_s": {"p50": 1.0, "p95": 2.0},
+        "cpu_s_per_audio_s": 0.7,
+        "memory_mb": 600,
+        "wer_percent_by_recording": {"a": 9.5},
+        "end_to_last_word_s_by_recording": {"a": 0.4},
+    }
+    found = {
+        "recordings": ["a"],
+        "systems": [system],
+        "versions": {"whisperlivekit": {"torch": "2.13.0"}},
+    }
+    (tmp_path / "versus-base.json").write_text(json.dumps(HOW | found))
+    after = tables.rendered("<!-- versus -->\n<!-- /versus -->")
+    assert "| theirs, greedy | 9.50 | 1 | 2 | 3 | 0.50 / 1.50 | 1.00 / 2.00 | 0.70 | 600 |" in after
+    assert "| end to last word final, s | a |\n|---|--:|\n| theirs, greedy | 0.40 |" in after
+    assert "Its environment: torch 2.13.0." in after
