@@ -8,6 +8,7 @@ import structlog
 
 from services.asr.config import Settings
 from services.asr.engines.ctranslate2_whisper import CTranslate2Whisper
+from services.asr.load import Limits
 from services.asr.recognizer import Recognizer, Window
 from services.asr.scheduler import Scheduler
 from services.asr.servicer import AsrServicer, Paces
@@ -61,7 +62,17 @@ def paces(chosen: Settings) -> Paces:
     return Paces(
         live=Cadence(window=window, keep=keep, gap=gap, hold=hold, agreement=True),
         file=Cadence(window=file_window, keep=keep, gap=gap, hold=hold, agreement=False),
-        step_samples=samples_of_ms(chosen.step_ms),
+    )
+
+
+def limits(chosen: Settings) -> Limits:
+    """What the replica has, and what it is to do with it."""
+    return Limits(
+        workers=workers(chosen),
+        max_batch=chosen.max_batch,
+        max_streams=chosen.max_streams,
+        min_step_s=chosen.min_step_ms / 1000,
+        max_step_s=chosen.max_step_ms / 1000,
     )
 
 
@@ -86,7 +97,7 @@ async def replica(
 
     """
     stopping = asyncio.Event()
-    scheduler = Scheduler(model, workers=workers(chosen), max_batch=chosen.max_batch)
+    scheduler = Scheduler(model, limits(chosen))
     servicer = AsrServicer(
         model,
         scheduler,
@@ -97,18 +108,22 @@ async def replica(
         drain_s=chosen.drain_s,
     )
 
-    async def infer() -> None:
-        # Noise, so that encoder, decoder and alignment all run.
-        noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE_HZ).astype(np.float32)
-        window = Window(noise, 0, language_code=model.language_codes[0])
-        await scheduler.recognize(window, live=True, within_s=0)
+    def noise(num_samples: int) -> Window:
+        # So that encoder, decoder and alignment all run.
+        heard = np.random.default_rng(0).normal(0, 0.1, num_samples).astype(np.float32)
+        return Window(heard, 0, language_code=model.language_codes[0])
+
+    async def measure() -> None:
+        # A live window of usual length, so that admission knows what to expect.
+        with scheduler.seat(live=True) as seat:
+            await scheduler.recognize(noise(samples(chosen.window_s / 2)), seat)
 
     async def probe() -> bool:
         # A replica that answers its streams is healthy, however long its queue is.
         if scheduler.idle_s < probe_interval_s:
             return True
         try:
-            await infer()
+            await scheduler.probe(noise(SAMPLE_RATE_HZ))
         except DeviceError as error:
             log.warning("the model does not answer", reason=str(error))
             return False
@@ -116,7 +131,9 @@ async def replica(
 
     async with asyncio.TaskGroup() as tasks:
         work = tasks.create_task(scheduler.run(), name="asr.scheduler")
-        await infer()
+        # The first run of a model is slower than all others, and measures nothing.
+        await scheduler.probe(noise(SAMPLE_RATE_HZ))
+        await measure()
         log.info("model loaded", model=chosen.model, engine=model.engine)
         await serve(
             lambda server: rpc.add_AsrServiceServicer_to_server(servicer, server),

@@ -35,8 +35,10 @@ class Settings(ServiceSettings):
     """Silence the encoder sees behind a live window, in seconds."""
     bucket_s: float = Field(default=1.0, ge=0.1, le=30)
     """Windows are rounded up to a multiple of this, to share batches, in seconds."""
-    step_ms: int = Field(default=1000, ge=100, le=10_000)
-    """New audio that makes a live stream be decoded again, in milliseconds."""
+    min_step_ms: int = Field(default=500, ge=100, le=10_000)
+    """New audio that makes a live stream be decoded again while there is room, in milliseconds."""
+    max_step_ms: int = Field(default=2000, ge=100, le=10_000, validate_default=True)
+    """The same when there is none left, in milliseconds; whoever would make it more is refused."""
     window_s: float = Field(default=24.0, ge=5, le=30)
     """Audio beyond which a live window is cut at a committed word, in seconds."""
     keep_ms: int = Field(default=2000, ge=0, le=4000)
@@ -47,6 +49,14 @@ class Settings(ServiceSettings):
     """Silence that starts a new window in a live stream, in seconds."""
     file_window_s: float = Field(default=28.0, ge=5, le=30)
     """Audio that a file is decoded from at a time, in seconds."""
+
+    @field_validator("max_step_ms")
+    @classmethod
+    def _not_below_min_step(cls, max_step_ms: int, info: ValidationInfo) -> int:
+        min_step_ms = info.data.get("min_step_ms")
+        if min_step_ms is not None and max_step_ms < min_step_ms:
+            raise ValueError("should be no less than the minimum")
+        return max_step_ms
 
     @field_validator("keep_ms")
     @classmethod

@@ -1,63 +1,67 @@
 """Decodes the windows of many streams together, off the event loop.
 
-A stream has at most one window here at a time, so streams that wait longer are decoded less often
-and from more audio: under load the cadence slows, and nothing is dropped.
+A stream has at most one window here at a time, and lives with being decoded less often: the step
+between two decodings follows from what they are measured to cost, and a stream for which there is
+no room is refused. Under load the cadence slows, and nothing is dropped.
 """
 
 import asyncio
 import time
-from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from services.asr.load import Limits, Load, Utilisation
 from services.asr.recognizer import Hypothesis, Recognizer, Window
+from services.asr.turns import Seat, Turn, Turns
 from services.common import telemetry
+from services.common.errors import SaturatedError
+from services.common.timeline import samples
+
+_ADAPT_EVERY_S = 0.5
+_PROBE = object()
+"""The bucket of a probe, which is like no other window."""
 
 
-@dataclass(slots=True)
-class _Job:
-    window: Window
-    live: bool
-    deadline_s: float
-    ready_s: float
-    done: "asyncio.Future[Hypothesis]"
-
-    def urgency(self) -> tuple[bool, float]:
-        """Files after everything live; then the nearest deadline."""
-        return not self.live, self.deadline_s
+@dataclass(slots=True, eq=False)
+class _Job(Turn):
+    done: "asyncio.Future[Hypothesis]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
-@dataclass(slots=True)
-class _Result:
-    hypotheses: list[Hypothesis] = field(default_factory=list)
-    error: Exception | None = None
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What became of a batch."""
+
+    hypotheses: list[Hypothesis]
+    error: Exception | None
+    took_s: float
 
 
 class Scheduler:
     """One model, shared by the streams of a replica. ``run`` does the work and never returns."""
 
-    def __init__(self, recognizer: Recognizer, *, workers: int, max_batch: int) -> None:
-        """Share a model.
-
-        Args:
-            recognizer: The model.
-            workers: Batches decoded at once.
-            max_batch: Streams in one batch.
-
-        """
+    def __init__(self, recognizer: Recognizer, limits: Limits) -> None:
         self._recognizer = recognizer
-        self._workers = workers
-        self._max_batch = max_batch
+        self._limits = limits
+        self._load = Load(limits)
+        self._utilisation = Utilisation(limits.workers, time.perf_counter())
+        self._seats: set[Seat] = set()
+        self._step_s = limits.min_step_s
+        self._fair_step_s = limits.min_step_s
         # Bounded by the slots: a stream waits here with one window.
-        self._waiting: deque[_Job] = deque()
+        self._turns: Turns[_Job] = Turns()
         self._arrived = asyncio.Condition()
         self._succeeded_s = float("-inf")
 
     async def run(self) -> None:
         """Decode until cancelled."""
-        with ThreadPoolExecutor(self._workers, "asr.model") as pool:
+        with ThreadPoolExecutor(self._limits.workers, "asr.model") as pool:
             async with asyncio.TaskGroup() as tasks:
-                for number in range(self._workers):
+                tasks.create_task(self._adapt(), name="asr.scheduler.adapt")
+                for number in range(self._limits.workers):
                     tasks.create_task(self._work(pool), name=f"asr.scheduler.{number}")
 
     @property
@@ -65,61 +69,117 @@ class Scheduler:
         """Seconds since the model last answered."""
         return time.perf_counter() - self._succeeded_s
 
-    async def recognize(self, window: Window, *, live: bool, within_s: float) -> Hypothesis:
-        """Decode one window, in a batch with whatever else is due.
+    @property
+    def step_samples(self) -> int:
+        """New audio that makes a live stream be decoded again, as things stand."""
+        return samples(self._step_s)
+
+    @contextmanager
+    def seat(self, *, live: bool) -> Iterator[Seat]:
+        """Admit a stream for the length of the ``with`` block.
+
+        Args:
+            live: Whether somebody waits for its words; files are decoded when nobody does.
+
+        Raises:
+            SaturatedError: With one more live stream all would be decoded too seldom. A replica
+                on which nobody speaks takes one in any case, and so learns what it costs now.
+
+        """
+        now_s = time.perf_counter()
+        speaking = self._speaking(now_s)
+        if live and speaking and not self._load.has_room(speaking + 1):
+            step_s = self._load.needed_step_s(speaking + 1)
+            raise SaturatedError(
+                f"one live stream more than the {speaking} that speak would have each of them "
+                f"decoded every {step_s:.1f} s, not every {self._limits.max_step_s:g} s"
+            )
+        seat = Seat(live, now_s)
+        self._seats.add(seat)
+        try:
+            yield seat
+        finally:
+            self._seats.remove(seat)
+
+    async def recognize(self, window: Window, seat: Seat, *, final: bool = False) -> Hypothesis:
+        """Decode a stream's window, in a batch with whatever else is due.
 
         Args:
             window: What to decode.
-            live: Whether somebody waits for it; files are decoded when nobody does.
-            within_s: When it should be done; the nearest deadline goes first.
+            seat: The stream's.
+            final: Whether somebody waits for the last words before a pause.
 
         Raises:
             DeviceError: The model failed for this window, also when it was given it alone.
 
         """
-        now = time.perf_counter()
-        done: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
+        now_s = time.perf_counter()
+        deadline_s = seat.ask(now_s, step_s=self._fair_step_s, final=final)
+        bucket = self._recognizer.bucket(window)
+        seat.waiting = True
+        try:
+            return await self._decoded(_Job(window, bucket, seat.live, now_s, deadline_s))
+        finally:
+            seat.waiting = False
+
+    async def probe(self, window: Window) -> Hypothesis:
+        """Decode a window that is no stream's: alone, before all others, and without measuring it.
+
+        Raises:
+            DeviceError: The model failed.
+
+        """
+        now_s = time.perf_counter()
+        return await self._decoded(_Job(window, _PROBE, True, now_s, float("-inf")))
+
+    async def _decoded(self, job: _Job) -> Hypothesis:
         async with self._arrived:
-            self._waiting.append(_Job(window, live, now + within_s, now, done))
+            self._turns.add(job)
             self._arrived.notify()
-        return await done
+        try:
+            return await job.done
+        finally:
+            self._turns.drop(job)
 
     async def _work(self, pool: ThreadPoolExecutor) -> None:
         while True:
             async with self._arrived:
-                await self._arrived.wait_for(lambda: self._waiting)
+                await self._arrived.wait_for(lambda: self._turns)
                 batch = self._take()
-            if batch:
+            try:
                 await self._decode(batch, pool)
+            finally:
+                self._utilisation.change(time.perf_counter(), by=-1)
 
     def _take(self) -> list[_Job]:
-        """The most urgent window, and those that can go with it."""
-        ranked = sorted((job for job in self._waiting if not job.done.done()), key=_Job.urgency)
-        batch: list[_Job] = []
-        if ranked:
-            bucket = self._recognizer.bucket(ranked[0].window)
-            fitting = (job for job in ranked if self._recognizer.bucket(job.window) == bucket)
-            batch = [job for job, _ in zip(fitting, range(self._max_batch), strict=False)]
-        taken = set(map(id, batch))
-        # Whose future is done has left: its stream ended while it waited.
-        self._waiting = deque(
-            job for job in self._waiting if id(job) not in taken and not job.done.done()
-        )
+        """The most urgent window, and those that go with it."""
+        now_s = time.perf_counter()
+        alike = self._turns.like_next(now_s)
+        # Workers that have nothing to do share what there is.
+        most = -(-len(alike) // self._utilisation.idle)
+        if alike[0].live:
+            self._load.gathered(len(alike), self._turns.live)
+            most = min(most, self._limits.max_batch)
+        else:
+            most = min(most, self._load.files_at_once(self._speaking(now_s)))
+        batch = alike[:most]
+        self._turns.take(batch, now_s)
+        self._utilisation.change(now_s, by=1)
+        for job in batch:
+            telemetry.STEP_WAIT_SECONDS.labels("asr").observe(now_s - job.asked_s)
         return batch
 
-    async def _decode(self, batch: list[_Job], pool: ThreadPoolExecutor) -> None:
-        loop = asyncio.get_running_loop()
-        started = time.perf_counter()
-        for job in batch:
-            telemetry.STEP_WAIT_SECONDS.labels("asr").observe(started - job.ready_s)
-        telemetry.BATCH_STREAMS.labels("asr").observe(len(batch))
+    async def _decode(self, batch: Sequence[_Job], pool: ThreadPoolExecutor) -> None:
         windows = [job.window for job in batch]
-        result = await loop.run_in_executor(pool, self._recognize, windows)
-        telemetry.STEP_SECONDS.labels("asr").observe(time.perf_counter() - started)
-        telemetry.MODEL_SECONDS.labels("asr").inc(time.perf_counter() - started)
-        if result.error is None:
+        run = await asyncio.get_running_loop().run_in_executor(pool, self._run, windows)
+        telemetry.BATCH_STREAMS.labels("asr").observe(len(batch))
+        telemetry.STEP_SECONDS.labels("asr").observe(run.took_s)
+        telemetry.MODEL_SECONDS.labels("asr").inc(run.took_s)
+        if run.error is None:
             self._succeeded_s = time.perf_counter()
-            for job, hypothesis in zip(batch, result.hypotheses, strict=True):
+            if batch[0].bucket is not _PROBE:
+                self._load.decoded(len(batch), run.took_s, live=batch[0].live)
+            for job, hypothesis in zip(batch, run.hypotheses, strict=True):
                 if not job.done.done():
                     job.done.set_result(hypothesis)
             return
@@ -127,12 +187,32 @@ class Scheduler:
         if len(batch) > 1:
             # One bad window must not take the others down.
             for job in batch:
-                await self._decode([job], pool)
+                if not job.done.done():
+                    await self._decode([job], pool)
         elif not batch[0].done.done():
-            batch[0].done.set_exception(result.error)
+            batch[0].done.set_exception(run.error)
 
-    def _recognize(self, windows: list[Window]) -> _Result:
+    def _run(self, windows: Sequence[Window]) -> _Run:
+        """Run the model, on a thread. What the machine does besides counts as cost: it delays."""
+        began_s = time.perf_counter()
         try:
-            return _Result(self._recognizer.recognize(windows))
+            heard = self._recognizer.recognize(windows)
         except Exception as error:  # noqa: BLE001 -- it is the stream's to report, not this worker's
-            return _Result(error=error)
+            return _Run([], error, time.perf_counter() - began_s)
+        return _Run(heard, None, time.perf_counter() - began_s)
+
+    async def _adapt(self) -> None:
+        """Keep the step, and what is told about the load, up to date."""
+        while True:
+            now_s = time.perf_counter()
+            speaking = self._speaking(now_s)
+            self._step_s = self._load.step_s(speaking)
+            self._fair_step_s = max(self._step_s, self._load.needed_step_s(speaking))
+            telemetry.SPEAKING_STREAMS.labels("asr").set(speaking)
+            telemetry.CADENCE_SECONDS.labels("asr").set(self._step_s)
+            telemetry.CAPACITY_STREAMS.labels("asr").set(self._load.capacity)
+            telemetry.UTILISATION_RATIO.labels("asr").set(self._utilisation.change(now_s))
+            await asyncio.sleep(_ADAPT_EVERY_S)
+
+    def _speaking(self, now_s: float) -> int:
+        return sum(seat.speaks(now_s) for seat in self._seats)

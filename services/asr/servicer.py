@@ -11,6 +11,7 @@ from services.asr.events import Committed, Event, Flushed, GuardFired, LanguageK
 from services.asr.recognizer import Recognizer
 from services.asr.scheduler import Scheduler
 from services.asr.transcriber import Cadence, Step, Transcriber
+from services.asr.turns import Seat
 from services.common import telemetry
 from services.common.admission import Admission
 from services.common.errors import (
@@ -28,9 +29,6 @@ log = structlog.get_logger(__name__)
 
 _MAX_BACKLOG_SAMPLES = samples(60)
 """Audio that may wait to be decoded; a client that sends more waits."""
-_FINAL_WITHIN_S = 0.3
-"""Speech has paused: somebody looks at the caption and waits for its last word."""
-_STEP_WITHIN_S = 1.0
 _QUIET_CHECKPOINT_SAMPLES = samples(1)
 """While nobody speaks, the place to resume from moves on this often."""
 
@@ -41,8 +39,6 @@ class Paces:
 
     live: Cadence
     file: Cadence
-    step_samples: int
-    """New audio that makes a live stream be decoded again."""
 
 
 class AsrServicer(rpc.AsrServiceServicer):
@@ -76,7 +72,6 @@ class AsrServicer(rpc.AsrServiceServicer):
         self._model = model
         self._paces = {pb.PACE_FILE: paces.file}
         self._live = paces.live
-        self._step_samples = paces.step_samples
         self._max_streams = max_streams
         self._admission = Admission(
             "asr",
@@ -98,25 +93,24 @@ class AsrServicer(rpc.AsrServiceServicer):
         metadata: Metadata,
     ) -> None:
         opened = await _opened(requests)
-        with self._admission.admit(opened.session_id, opened.lane, metadata):
-            await self._serve(opened, requests, send)
+        live = opened.config.pace != pb.PACE_FILE
+        with (
+            self._admission.admit(opened.session_id, opened.lane, metadata),
+            self._scheduler.seat(live=live) as seat,
+        ):
+            await self._serve(opened, seat, requests, send)
 
     async def _serve(
         self,
         opened: pb.Open,
+        seat: Seat,
         requests: AsyncIterator[pb.TranscribeRequest],
         send: Send[pb.TranscribeResponse],
     ) -> None:
-        live = opened.config.pace != pb.PACE_FILE
         stream = _Stream(
-            self._transcriber(opened),
-            self._scheduler,
-            send,
-            live=live,
-            step_samples=self._step_samples,
-            format_name=self._format,
+            self._transcriber(opened), self._scheduler, seat, send, format_name=self._format
         )
-        log.info("stream opened", resumed=opened.HasField("checkpoint"), live=live)
+        log.info("stream opened", resumed=opened.HasField("checkpoint"), live=seat.live)
         await send(pb.TranscribeResponse(opened=pb.Opened(model=self._model)))
         async with asyncio.TaskGroup() as tasks:
             farewell = tasks.create_task(self._say_go_away(send), name="asr.go_away")
@@ -154,17 +148,15 @@ class _Stream:
         self,
         transcriber: Transcriber,
         scheduler: Scheduler,
+        seat: Seat,
         send: Send[pb.TranscribeResponse],
         *,
-        live: bool,
-        step_samples: int,
         format_name: str,
     ) -> None:
         self._transcriber = transcriber
         self._scheduler = scheduler
         self._send = send
-        self._live = live
-        self._step_samples = step_samples
+        self._seat = seat
         self._format = format_name
         self._changed = asyncio.Condition()
         self._finished = False
@@ -197,10 +189,11 @@ class _Stream:
             hypothesis = None
             if step.window is not None:
                 hypothesis = await self._scheduler.recognize(
-                    step.window,
-                    live=self._live,
-                    within_s=_FINAL_WITHIN_S if step.final else _STEP_WITHIN_S,
+                    step.window, self._seat, final=step.final
                 )
+                if self._seat.live:
+                    lag_s = seconds(self._transcriber.backlog_samples)
+                    telemetry.STREAM_LAG_SECONDS.labels("asr").observe(lag_s)
             async with self._changed:
                 events = self._transcriber.complete(step, hypothesis)
                 self._changed.notify_all()
@@ -234,9 +227,7 @@ class _Stream:
         while True:
             async with self._changed:
                 # Asked once per change: a step that is due holds a copy of its window.
-                while (
-                    step := self._transcriber.next_step(self._step_samples)
-                ) is None and not self._finished:
+                while (step := self._next_step()) is None and not self._finished:
                     state = self._transcriber.state
                     moved = state.window_first_sample - self._resumable_from
                     if moved >= _QUIET_CHECKPOINT_SAMPLES:
@@ -246,6 +237,9 @@ class _Stream:
                     return step
             self._resumable_from = state.window_first_sample
             await self._send_checkpoint(state)
+
+    def _next_step(self) -> Step | None:
+        return self._transcriber.next_step(self._scheduler.step_samples)
 
     async def _send_checkpoint(self, state: checkpoint.State) -> None:
         place = wire.checkpoint_to_proto(state, self._format)

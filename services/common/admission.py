@@ -72,16 +72,16 @@ class Admission:
 
     @contextmanager
     def admit(self, session_id: str, lane: int, metadata: Metadata) -> Iterator[None]:
-        """Serve a stream in the ``with`` block.
+        """Serve a stream in the ``with`` block, which may yet refuse it.
 
         Raises:
             DrainingError: The replica is stopping.
             OverloadedError: Every slot is taken.
 
         """
-        if self._stopping.is_set():
-            raise DrainingError("the replica is stopping")
         try:
+            if self._stopping.is_set():
+                raise DrainingError("the replica is stopping")
             with (
                 self._slots.hold(),
                 telemetry.STREAMS.labels(self._stage).track_inprogress(),
@@ -89,8 +89,8 @@ class Admission:
                 telemetry.span(self._span, session_id, parent=metadata),
             ):
                 yield
-        except OverloadedError:
-            telemetry.STREAMS_REFUSED.labels(self._stage).inc()
+        except (OverloadedError, DrainingError) as error:
+            telemetry.STREAMS_REFUSED.labels(self._stage, error.reason.lower()).inc()
             raise
 
     async def farewell(self) -> stage_pb2.GoAway:

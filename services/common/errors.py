@@ -7,6 +7,7 @@
   + CheckpointError         FAILED_PRECONDITION   start afresh, or resume on the same engine
   + StreamTooLongError      OUT_OF_RANGE          open a new stream
   + OverloadedError         RESOURCE_EXHAUSTED    retry after a delay
+    - SaturatedError        RESOURCE_EXHAUSTED    retry after a delay
   + DrainingError           UNAVAILABLE           retry on another replica
   + DeviceError             UNAVAILABLE           retry on another replica
   + UpstreamError           UNAVAILABLE           retry: a service we call did not answer
@@ -67,6 +68,12 @@ class OverloadedError(MeshError):
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "OVERLOADED"
+
+
+class SaturatedError(OverloadedError):
+    """Admission refused: slots are free, but one stream more would make all too slow."""
+
+    reason = "SATURATED"
 
 
 class DrainingError(MeshError):

@@ -14,7 +14,15 @@ _LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128)
 
 STREAMS = Gauge("voxmesh_streams", "Streams being served now.", ["stage"])
-STREAMS_REFUSED = Counter("voxmesh_streams_refused", "Streams refused for want of room.", ["stage"])
+STREAMS_REFUSED = Counter("voxmesh_streams_refused", "Streams refused.", ["stage", "reason"])
+SPEAKING_STREAMS = Gauge(
+    "voxmesh_speaking_streams", "Live streams that asked for a model run lately.", ["stage"]
+)
+CAPACITY_STREAMS = Gauge(
+    "voxmesh_capacity_streams",
+    "Live streams that could speak at once, judging by what model runs cost now.",
+    ["stage"],
+)
 AUDIO_SECONDS = Counter("voxmesh_audio_seconds", "Audio taken in, in seconds.", ["stage"])
 STEP_SECONDS = Histogram(
     "voxmesh_step_seconds", "Time of one batched model run.", ["stage"], buckets=_LATENCY_S
@@ -32,6 +40,18 @@ MODEL_SECONDS = Counter(
     "voxmesh_model_seconds",
     "Time spent in model runs; over voxmesh_audio_seconds it is the real-time factor.",
     ["stage"],
+)
+UTILISATION_RATIO = Gauge(
+    "voxmesh_utilisation_ratio", "Share of the workers that is busy, 0 to 1.", ["stage"]
+)
+CADENCE_SECONDS = Gauge(
+    "voxmesh_cadence_seconds", "Audio between two decodings of a live stream.", ["stage"]
+)
+STREAM_LAG_SECONDS = Histogram(
+    "voxmesh_stream_lag_seconds",
+    "Audio that a live stream had sent and not seen decoded, each time before a decoding came.",
+    ["stage"],
+    buckets=_LATENCY_S,
 )
 MODEL_ERRORS = Counter("voxmesh_model_errors", "Model runs that failed.", ["stage"])
 WORDS_COMMITTED = Counter("voxmesh_words_committed", "Words committed.")

@@ -9,11 +9,13 @@ from typing import TypeAlias
 
 import grpc.aio
 
+from services.asr.load import Limits
 from services.asr.recognizer import Recognizer
 from services.asr.scheduler import Scheduler
 from services.asr.servicer import AsrServicer, Paces
 from services.common.audio import FloatArray, float_to_pcm
 from services.common.channel import open_channel
+from services.common.timeline import seconds
 from services.common.words import Word, words_from_proto
 from tests.asr.harness import FILE, LIVE, STEP, Piece
 from voxmesh.asr.v1 import asr_pb2 as pb
@@ -34,20 +36,34 @@ class Replica:
 
     stub: rpc.AsrServiceStub
     stopping: asyncio.Event
+    scheduler: Scheduler
 
 
 @asynccontextmanager
 async def serving(
-    model: Recognizer, folder: Path, *, max_streams: int = 100, name: str = MODEL
+    model: Recognizer,
+    folder: Path,
+    *,
+    max_streams: int = 100,
+    steps_s: tuple[float, float] = (seconds(STEP), seconds(STEP)),
+    name: str = MODEL,
 ) -> AsyncIterator[Replica]:
     stopping = asyncio.Event()
-    scheduler = Scheduler(model, workers=1, max_batch=16)
+    min_step_s, max_step_s = steps_s
+    limits = Limits(
+        workers=1,
+        max_batch=16,
+        max_streams=max_streams,
+        min_step_s=min_step_s,
+        max_step_s=max_step_s,
+    )
+    scheduler = Scheduler(model, limits)
     work = asyncio.create_task(scheduler.run(), name="scheduler")
     servicer = AsrServicer(
         model,
         scheduler,
         model=name,
-        paces=Paces(LIVE, FILE, STEP),
+        paces=Paces(LIVE, FILE),
         max_streams=max_streams,
         stopping=stopping,
         drain_s=DRAIN_S,
@@ -59,7 +75,7 @@ async def serving(
     await server.start()
     try:
         async with open_channel(address) as channel:
-            yield Replica(rpc.AsrServiceStub(channel), stopping)
+            yield Replica(rpc.AsrServiceStub(channel), stopping, scheduler)
         await server.stop(grace=0)
     finally:
         work.cancel()

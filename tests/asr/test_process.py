@@ -138,7 +138,8 @@ async def expect_failure(process: asyncio.subprocess.Process, reason: str) -> No
         ({"ASR_MAX_STREAMS": "0"}, "ASR_MAX_STREAMS: Input should be greater than 0"),
         ({"ASR_WINDOW_S": "31"}, "ASR_WINDOW_S: Input should be less than or equal to 30"),
         ({"ASR_WINDOW_S": "5", "ASR_KEEP_MS": "2501"}, "ASR_KEEP_MS: Value error, should be at"),
-        ({"ASR_STEP_MS": "0.5"}, "ASR_STEP_MS: Input should be a valid integer"),
+        ({"ASR_MIN_STEP_MS": "3000"}, "ASR_MAX_STEP_MS: Value error, should be no less than"),
+        ({"ASR_MIN_STEP_MS": "0.5"}, "ASR_MIN_STEP_MS: Input should be a valid integer"),
     ],
 )
 async def test_a_bad_setting_ends_the_process_with_its_reason(

@@ -20,11 +20,11 @@ METRICS = {
     for name, metric in vars(telemetry).items()
     if isinstance(metric, MetricWrapperBase)
 }
-UNITS = ("seconds", "bytes")
+UNITS = ("seconds", "bytes", "ratio")
 COUNTED = (
     *("streams", "sessions", "words", "guards", "messages", "errors", "restarts"),
     *("streams_refused", "model_errors", "words_committed", "guards_fired", "sessions_ended"),
-    *("stage_restarts", "messages_sent", "batch_streams"),
+    *("stage_restarts", "messages_sent", "batch_streams", "speaking_streams", "capacity_streams"),
 )
 
 

@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import wave
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,8 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settle:
 class Metronome:
     """Hears a word at every half second, whatever is said."""
 
-    def __init__(self) -> None:
+    def __init__(self, takes_s: float = 0.0) -> None:
+        self.takes_s = takes_s
         self.engine = "metronome"
         self.language_codes: tuple[str, ...] = ("en",)
         self.tasks: tuple[Task, ...] = (Task.TRANSCRIBE,)
@@ -76,6 +79,7 @@ class Metronome:
     def recognize(self, windows: Sequence[Window]) -> list[Hypothesis]:
         self.batches.append(windows)
         assert self.gate.wait(20), "the test left the model hanging"
+        time.sleep(self.takes_s)
         return [self._hear(window) for window in windows]
 
     def _hear(self, window: Window) -> Hypothesis:
@@ -125,6 +129,10 @@ async def replica(model: Metronome, chosen: Settings) -> AsyncIterator[grpc.aio.
 def lengths(model: Metronome) -> list[float]:
     """Of all windows that it was given, in seconds."""
     return [seconds(len(window.samples)) for batch in model.batches for window in batch]
+
+
+def has_decoded(model: Metronome, num_windows: int) -> bool:
+    return len(lengths(model)) == num_windows
 
 
 # --- the replica
@@ -238,7 +246,7 @@ def follow(
     tenth = np.zeros(samples(0.1), np.float32)
     for first in range(0, samples(duration_s), len(tenth)):
         transcriber.push(first, tenth)
-        while (step := transcriber.next_step(paces.step_samples)) is not None:
+        while (step := transcriber.next_step(samples(1))) is not None:
             assert step.window is not None
             [hypothesis] = model.recognize([step.window])
             for event in transcriber.complete(step, hypothesis):
@@ -247,10 +255,34 @@ def follow(
     return lengths(model), lags
 
 
-@flips("ASR", step_ms={500: [0.5, 1.0, 1.5, 2.0, 2.5, 3.0], 1500: [1.5, 3.0]})
-def test_a_step_is_how_much_new_audio_makes_a_decoding(flip: Flip, settings: Settle) -> None:
-    windows, _ = follow(asr.paces(settings(step_ms=flip.value)), 3)
-    assert windows == flip.effect
+@flips("ASR", min_step_ms={500: [0.5, 1.0, 1.5, 2.0, 2.5, 3.0], 1500: [1.5, 3.0]})
+async def test_a_stream_alone_is_decoded_after_so_much_new_audio(
+    flip: Flip, settings: Settle
+) -> None:
+    model = Metronome()
+    async with replica(model, settings(min_step_ms=flip.value)) as channel:
+        call = rpc.AsrServiceStub(channel).Transcribe()
+        await call.write(opening())
+        for half in range(6):
+            await call.write(audio(half / 2, (half + 1) / 2))
+            due = sum(length <= (half + 1) / 2 for length in flip.effect)
+            await until(partial(has_decoded, model, due))
+        assert lengths(model) == flip.effect
+        call.cancel()
+
+
+@flips("ASR", max_step_ms={600: grpc.StatusCode.RESOURCE_EXHAUSTED, 5000: grpc.StatusCode.OK})
+async def test_a_stream_is_refused_with_which_steps_would_have_to_be_longer(
+    flip: Flip, settings: Settle
+) -> None:
+    model = Metronome(takes_s=0.3)
+    async with replica(model, settings(max_step_ms=flip.value, workers=1)) as channel:
+        stub = rpc.AsrServiceStub(channel)
+        first = stub.Transcribe()
+        await first.write(opening())
+        await first.read()
+        assert await end_of(stub.Transcribe(iter([opening(), FINISH]))) is flip.effect
+        first.cancel()
 
 
 @flips("ASR", window_s={6: True, 24: False})
