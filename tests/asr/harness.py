@@ -15,7 +15,7 @@ import numpy as np
 
 from services.asr.checkpoint import State
 from services.asr.events import Committed, Event, Moved
-from services.asr.recognizer import Hypothesis, Task, Window
+from services.asr.recognizer import Hypothesis, Recognizer, Task, Window
 from services.asr.transcriber import Cadence, Transcriber
 from services.common.audio import FloatArray
 from services.common.errors import DeviceError
@@ -245,7 +245,7 @@ def take_in(transcriber: Transcriber, piece: Piece) -> None:
         transcriber.push(piece.first_sample, piece.heard)
 
 
-def decode(transcriber: Transcriber, model: ScriptedRecognizer, history: History) -> None:
+def decode(transcriber: Transcriber, model: Recognizer, history: History) -> None:
     """Do everything that is due."""
     turns = 0
     while (step := transcriber.next_step(STEP)) is not None:
@@ -261,7 +261,7 @@ def decode(transcriber: Transcriber, model: ScriptedRecognizer, history: History
 
 def follow(
     transcriber: Transcriber,
-    model: ScriptedRecognizer,
+    model: Recognizer,
     pieces: Iterable[Piece],
     *,
     decode_at: Callable[[int], bool] = lambda _position: True,

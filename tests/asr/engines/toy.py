@@ -1,5 +1,6 @@
 """A Whisper model of random weights, small enough to be made in a test."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 from transformers import WhisperForConditionalGeneration
 
 from services.asr.engines.torch_model import config_of
+from services.asr.engines.torch_whisper import TorchWhisper
 from services.asr.engines.whisper_checkpoint import PROJECTION, Checkpoint, Dimensions
 
 SHAPE = Dimensions(
@@ -24,11 +26,13 @@ SHAPE = Dimensions(
 HEADS = ((1, 1), (2, 0), (2, 3))
 
 
-def toy_checkpoint(tokenizer: Path, *, tied: bool = False) -> Checkpoint:
+def toy_checkpoint(
+    tokenizer: Path, *, tied: bool = False, speaks: Collection[int] = ()
+) -> Checkpoint:
     """Random weights of an English model.
 
     They are scaled, and untied unless asked otherwise: tied ones with small values would repeat
-    the last token whatever they hear.
+    the last token whatever they hear. ``speaks``: the tokens that it says; none: any.
     """
     model = WhisperForConditionalGeneration(config_of(SHAPE, tied=tied))
     numbers = torch.Generator().manual_seed(0)
@@ -38,9 +42,25 @@ def toy_checkpoint(tokenizer: Path, *, tied: bool = False) -> Checkpoint:
             tensor.normal_(0, 0.3, generator=numbers)
     if tied:
         del tensors[PROJECTION]
+    if speaks:
+        silent = torch.ones(SHAPE.n_vocab, dtype=torch.bool)
+        silent[list(speaks)] = False
+        tensors[PROJECTION][silent] = 0.0
     return Checkpoint(SHAPE, tensors, tokenizer, HEADS)
 
 
 def without(checkpoint: Checkpoint, name: str) -> Checkpoint:
     """The same without one of its tensors."""
     return replace(checkpoint, tensors={n: t for n, t in checkpoint.tensors.items() if n != name})
+
+
+def load_torch(checkpoint: Checkpoint, **how: object) -> TorchWhisper:
+    """A model on the CPU, in float32 unless told otherwise."""
+    usual = {
+        "device": "cpu",
+        "compute_type": "float32",
+        "threads": 1,
+        "pad_s": 3.0,
+        "bucket_s": 1.0,
+    }
+    return TorchWhisper(checkpoint, **(usual | how))  # type: ignore[arg-type]

@@ -1,0 +1,293 @@
+"""What every engine promises, whatever it runs on."""
+
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
+
+import jiwer
+import numpy as np
+import pytest
+
+from services.asr.events import Flushed, Tail
+from services.asr.guards import Verdict, judge
+from services.asr.recognizer import Hypothesis, Recognizer, Window
+from services.asr.transcriber import Transcriber
+from services.common.audio import FloatArray
+from services.common.timeline import samples
+from services.common.words import Word, text_of
+from tests.asr.harness import LIVE, Piece, decode, follow, rest_of
+
+ENGINES = ("tiny", "torch_tiny", "torch_toy")
+"""tiny.en in int8 on CTranslate2, in float32 on torch, and random weights on torch."""
+REAL = ENGINES[:2]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Recognizer:
+    model: Recognizer = request.getfixturevalue(request.param)
+    return model
+
+
+@pytest.fixture(params=REAL)
+def real_engine(request: pytest.FixtureRequest) -> Recognizer:
+    model: Recognizer = request.getfixturevalue(request.param)
+    return model
+
+
+def part(audio: FloatArray, first_s: float, end_s: float, **how: object) -> Window:
+    first, end = samples(first_s), samples(end_s)
+    return Window(audio[first:end], first, **how)  # type: ignore[arg-type]
+
+
+def alone(model: Recognizer, window: Window) -> Hypothesis:
+    [heard] = model.recognize([window])
+    return heard
+
+
+def together(model: Recognizer, windows: Sequence[Window]) -> list[Hypothesis]:
+    """Decode windows of one bucket in one batch."""
+    assert len({model.bucket(window) for window in windows}) == 1, "they would never meet"
+    return model.recognize(windows)
+
+
+def tokens_of(heard: Hypothesis) -> tuple[int, ...]:
+    return tuple(token for word in heard.words for token in word.token_ids)
+
+
+def assert_same(one: Hypothesis, other: Hypothesis, *, within: float = 0.02) -> None:
+    """The same words at the same places; numbers may differ as sums in another order do."""
+    assert [replace(word, probability=0) for word in one.words] == [
+        replace(word, probability=0) for word in other.words
+    ]
+    assert [word.probability for word in one.words] == pytest.approx(
+        [word.probability for word in other.words], abs=within
+    )
+    assert one.language_code == other.language_code
+    assert one.no_speech_probability == pytest.approx(other.no_speech_probability, abs=within)
+    assert one.avg_log_probability == pytest.approx(other.avg_log_probability, abs=within)
+
+
+def noise(seconds: float) -> FloatArray:
+    return np.random.default_rng(1).normal(0, 0.1, samples(seconds)).astype(np.float32)
+
+
+# --- a batch
+
+
+def test_a_batch_says_what_each_of_its_windows_says_alone(
+    engine: Recognizer, two_cities: FloatArray
+) -> None:
+    lengths = [4.1, 4.5, 4.99, 5.0, 4.2, 4.7]
+    windows = [part(two_cities, n * 5, n * 5 + length) for n, length in enumerate(lengths)]
+    expected = [alone(engine, window) for window in windows]
+    assert len({text_of(heard.words) for heard in expected}) == len(windows)
+    for one, other in zip(together(engine, windows), expected, strict=True):
+        assert_same(one, other)
+
+
+def test_windows_with_prompts_say_in_a_batch_what_they_say_alone(
+    engine: Recognizer, two_cities: FloatArray
+) -> None:
+    texts = (" The end.", " In short", " no capitals")
+    prompts = [engine.encode_text(text)[:2] for text in texts]
+    windows = [
+        part(two_cities, 5 * n, 5 * n + 4.5, prompt=prompt) for n, prompt in enumerate(prompts)
+    ]
+    expected = [alone(engine, window) for window in windows]
+    for one, other in zip(together(engine, windows), expected, strict=True):
+        assert_same(one, other)
+
+
+def test_rows_of_silence_and_noise_change_no_other(engine: Recognizer, beckett: FloatArray) -> None:
+    speech = part(beckett, 0, 5)
+    rows = [Window(np.zeros(samples(5), np.float32), 0), speech, Window(noise(5), 0)]
+    assert_same(together(engine, rows)[1], alone(engine, speech))
+
+
+def test_the_padding_behind_a_shorter_row_changes_nothing(
+    engine: Recognizer, two_cities: FloatArray
+) -> None:
+    """However short it is beside the longest that shares its batch."""
+    longest = part(two_cities, 30, 37.9)
+    for seconds in (0.2, 1.0, 3.3, 7.1):
+        short = part(two_cities, 2, 2 + seconds)
+        if engine.bucket(short) == engine.bucket(longest):
+            assert_same(together(engine, [short, longest])[0], alone(engine, short))
+    near = part(two_cities, 2, 9.5)
+    assert_same(together(engine, [near, longest])[0], alone(engine, near))
+
+
+def test_several_batches_may_run_at_once(engine: Recognizer, two_cities: FloatArray) -> None:
+    windows = [part(two_cities, 6 * n, 6 * n + 4) for n in range(4)]
+    expected = [alone(engine, window) for window in windows]
+    with ThreadPoolExecutor(4) as pool:
+        for one, other in zip(pool.map(lambda w: alone(engine, w), windows), expected, strict=True):
+            assert_same(one, other)
+
+
+# --- drafts
+
+
+def drafts(said: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    middle = len(said) // 2
+    other = tuple(token + 1 for token in said)
+    return {
+        "empty": (),
+        "right": tuple(said),
+        "too short": tuple(said[:middle]),
+        "too long": (*said, *said[:3]),
+        "wrong at first": (other[0], *said[1:]),
+        "wrong in the middle": (*said[:middle], other[middle], *said[middle + 1 :]),
+        "one word too many": (*said[:middle], *said[middle - 1 :]),
+        "all wrong": other,
+        "no text at all": (50_300, *said),
+        "no token at all": (-1, 10**6),
+        "far too long": tuple(said) * 40,
+    }
+
+
+@pytest.mark.parametrize("kind", drafts((1, 2)))
+def test_what_is_recognised_does_not_depend_on_the_draft(
+    kind: str, engine: Recognizer, two_cities: FloatArray
+) -> None:
+    window = part(two_cities, 0, 6)
+    heard = alone(engine, window)
+    draft = drafts(tokens_of(heard))[kind]
+    assert_same(alone(engine, replace(window, draft=draft)), heard)
+
+
+def test_rows_with_all_kinds_of_drafts_share_a_batch(
+    engine: Recognizer, two_cities: FloatArray
+) -> None:
+    window = part(two_cities, 0, 6)
+    heard = alone(engine, window)
+    rows = [replace(window, draft=draft) for draft in drafts(tokens_of(heard)).values()]
+    for one in together(engine, rows):
+        assert_same(one, heard)
+
+
+def test_a_growing_window_says_what_it_says_without_its_past(
+    engine: Recognizer, two_cities: FloatArray
+) -> None:
+    draft: tuple[int, ...] = ()
+    for end in (1, 2, 3, 4, 5, 6, 7, 8):
+        window = part(two_cities, 0, end)
+        heard = alone(engine, replace(window, draft=draft))
+        assert_same(heard, alone(engine, window))
+        draft = tokens_of(heard)
+    assert draft
+
+
+# --- words
+
+
+@pytest.mark.parametrize("num_samples", [1, 159, 160, 480, 1600, 480_000])
+def test_words_lie_in_order_inside_windows_of_any_length(
+    num_samples: int, engine: Recognizer, two_cities: FloatArray
+) -> None:
+    window = Window(two_cities[8000 : 8000 + num_samples], 5)
+    heard = alone(engine, window)
+    for word in heard.words:
+        assert 5 <= word.first_sample < word.end_sample <= 5 + num_samples
+        assert 0 <= word.probability <= 1
+        assert word.token_ids
+    for one, other in pairwise(heard.words):
+        assert one.first_sample <= other.first_sample
+    moved = alone(engine, replace(window, first_sample=3 * 3600 * 16_000))
+    shift = moved.words[0].first_sample - heard.words[0].first_sample if heard.words else 0
+    assert [word.first_sample + shift for word in heard.words] == [
+        word.first_sample for word in moved.words
+    ]
+
+
+def test_no_word_holds_half_a_character(engine: Recognizer, two_cities: FloatArray) -> None:
+    for first in range(0, 40, 4):
+        heard = alone(engine, part(two_cities, first, first + 3.5))
+        assert "\ufffd" not in text_of(heard.words)
+
+
+def test_speech_is_told_from_silence_also_behind_a_prompt(
+    real_engine: Recognizer, beckett: FloatArray
+) -> None:
+    """P20: the probability is read where the text starts, wherever that is."""
+    prompt = real_engine.encode_text(" They went on, and on, and did not stop.")
+    silence = np.zeros(samples(5), np.float32)
+    for text in ((), prompt):
+        quiet = alone(real_engine, Window(silence, 0, prompt=text))
+        loud = alone(real_engine, part(beckett, 0, 5, prompt=text))
+        assert loud.no_speech_probability < 0.5 < 0.7 < quiet.no_speech_probability
+        assert judge(loud, samples(5)) is Verdict.SOUND
+        assert not quiet.words or judge(quiet, samples(5)) is not Verdict.SOUND
+
+
+# --- a stream
+
+
+def pieces_of(audio: FloatArray, *, step_s: float = 1.0) -> list[Piece]:
+    step = samples(step_s)
+    starts = range(0, len(audio), step)
+    return [Piece(s, len(audio[s : s + step]), audio[s : s + step]) for s in starts]
+
+
+def heard_in(words: Iterable[Word]) -> list[tuple[str, int, int]]:
+    return [(word.text, word.first_sample, word.end_sample) for word in words]
+
+
+def test_a_stream_that_is_resumed_goes_on_as_if_it_had_not_been_cut(
+    engine: Recognizer, two_cities: FloatArray
+) -> None:
+    pieces = pieces_of(two_cities[: samples(12)])
+    cadence = replace(LIVE, window=samples(8))
+    whole = follow(Transcriber(cadence, language_code="en"), engine, pieces)
+    assert len(whole.commits) > 1
+    for index in {0, len(whole.commits) // 2, len(whole.commits) - 1}:
+        state = whole.commits[index].state
+        first = state.window_first_sample
+        successor = Transcriber(cadence, first_sample=first, language_code="en", state=state)
+        rest = follow(successor, engine, rest_of(pieces, first))
+        before = [word for commit in whole.commits[: index + 1] for word in commit.words]
+        assert heard_in(before) + heard_in(rest.words) == heard_in(whole.words)
+
+
+def test_a_flush_leaves_nothing_undecided(engine: Recognizer, beckett: FloatArray) -> None:
+    transcriber = Transcriber(LIVE, language_code="en")
+    pieces = pieces_of(beckett[: samples(6.4)])
+    history = follow(transcriber, engine, pieces, finish=False)
+    transcriber.flush(7)
+    decode(transcriber, engine, history)
+    assert history.of(Flushed) == [Flushed(7)]
+    assert history.of(Tail)[-1] == Tail((), samples(6.4))
+    assert transcriber.state.pending == ()
+    assert transcriber.backlog_samples == 0
+    window = history.windows[-1]
+    heard = alone(engine, window)
+    if judge(heard, len(window.samples)) is Verdict.SOUND:
+        last = [word.text for word in heard.words][-1:]
+        assert [word.text for word in history.words][-1:] == last
+
+
+# --- one model, two engines
+
+MAX_DISAGREEMENT = 0.03
+"""Word error rate of one engine's text against the other's: what int8 takes from float32."""
+
+
+def plain(text: str) -> str:
+    return " ".join(re.findall(r"[\w']+", text.lower()))
+
+
+def test_engines_agree_on_the_same_weights(
+    tiny: Recognizer, torch_tiny: Recognizer, two_cities: FloatArray, beckett: FloatArray
+) -> None:
+    windows = [part(two_cities, first, first + 11) for first in range(0, 44, 11)]
+    windows.append(part(beckett, 0, 9))
+    texts, others = [], []
+    for window in windows:
+        one, other = alone(tiny, window), alone(torch_tiny, window)
+        texts.append(plain(text_of(one.words)))
+        others.append(plain(text_of(other.words)))
+        assert one.no_speech_probability == pytest.approx(other.no_speech_probability, abs=0.05)
+    assert len(" ".join(texts).split()) > 100
+    assert jiwer.wer(texts, others) <= MAX_DISAGREEMENT
