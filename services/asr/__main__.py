@@ -7,7 +7,7 @@ import numpy as np
 import structlog
 
 from services.asr.config import Settings
-from services.asr.engines.ctranslate2_whisper import CTranslate2Whisper
+from services.asr.engines.choice import load_engine
 from services.asr.load import Limits
 from services.asr.recognizer import Recognizer, Window
 from services.asr.scheduler import Scheduler
@@ -22,7 +22,6 @@ from voxmesh.asr.v1 import asr_pb2_grpc as rpc
 
 log = structlog.get_logger(__name__)
 
-_COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
 _CORES = os.cpu_count() or 1
 _MAX_WORKERS = 4
 """Beyond this, larger batches make better use of more cores."""
@@ -34,23 +33,16 @@ def workers(chosen: Settings) -> int:
     return chosen.workers or (min(_CORES, _MAX_WORKERS) if chosen.device == "cpu" else 1)
 
 
-def recognizer(chosen: Settings) -> CTranslate2Whisper:
+def recognizer(chosen: Settings) -> Recognizer:
     """The model that the settings name, loaded.
 
     Raises:
-        ModelMissingError: It is not installed.
+        ModelError: It is not installed, or not what the engine can run.
+        DeviceError: The device is not there.
 
     """
-    auto = chosen.compute_type == "auto"
-    return CTranslate2Whisper(
-        models.locate(chosen.model),
-        device=chosen.device,
-        compute_type=_COMPUTE_TYPES[chosen.device] if auto else chosen.compute_type,
-        workers=workers(chosen),
-        threads=chosen.threads or max(1, _CORES // workers(chosen)),
-        beam_size=chosen.beam_size,
-        pad_s=chosen.pad_s,
-        bucket_s=chosen.bucket_s,
+    return load_engine(
+        chosen, workers=workers(chosen), threads=chosen.threads or max(1, _CORES // workers(chosen))
     )
 
 

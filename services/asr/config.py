@@ -16,11 +16,21 @@ class Settings(ServiceSettings):
     address: str = "127.0.0.1:50052"
     """Where to listen, such as `[::]:50052` or `unix:/run/asr.sock`."""
     model: str
-    """Name in the catalogue, such as `base`, or a folder with a Whisper model for CTranslate2."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where the model runs."""
+    """Name in the catalogue, such as `base`, or a folder with a Whisper model: CTranslate2's,
+    Hugging Face's `.safetensors` or OpenAI's `.pt`."""
+    engine: Literal["auto", "ctranslate2", "torch"] = "auto"
+    """What runs the model; `auto`: CTranslate2 if the model is in its format, it is installed, and
+    no other setting needs torch."""
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    """Where the model runs; `mps`, Apple's GPU, with torch alone."""
     compute_type: Literal["auto", "int8", "int8_float16", "bfloat16", "float16", "float32"] = "auto"
-    """Numbers the model computes with; `auto`: int8 on a CPU, float16 on a GPU."""
+    """Numbers the model computes with; `auto`: float16 on a GPU; on a CPU int8 with CTranslate2,
+    and with torch bfloat16 where the CPU has AMX, else float32."""
+    alignment_heads: str = ""
+    """Heads whose attention gives words their times, as `[[layer, head], ...]` or packed as OpenAI
+    does; empty: those that the model names. With torch alone."""
+    lora: str = ""
+    """Folder with a LoRA adapter, merged into the weights; empty: none. With torch alone."""
     workers: int = Field(default=0, ge=0, le=64)
     """Batches decoded at once; 0: one for each CPU core, four at most, or one on a GPU."""
     threads: int = Field(default=0, ge=0, le=256)
@@ -30,7 +40,7 @@ class Settings(ServiceSettings):
     max_streams: PositiveInt = 32
     """Streams served at once; one more is refused with RESOURCE_EXHAUSTED."""
     beam_size: int = Field(default=1, ge=1, le=10)
-    """Hypotheses followed while decoding; 1 is greedy."""
+    """Hypotheses followed while decoding; 1 is greedy, and all that torch does."""
     pad_s: float = Field(default=3.0, ge=0, le=25)
     """Silence the encoder sees behind a live window, in seconds."""
     bucket_s: float = Field(default=1.0, ge=0.1, le=30)

@@ -46,19 +46,19 @@ def entry(name: str) -> Model:
 
 
 def locate(name: str, root: Path | None = None) -> Path:
-    """The folder that holds an installed model.
+    """The folder that holds an installed model, or the path of one's own.
 
     Checks that every file is there with its size, which costs no reading; ``verify`` reads.
 
     Args:
-        name: A name of the catalogue, or the path of a folder with a model of one's own.
+        name: A name of the catalogue, or the path of a model of one's own.
         root: The models folder; unset: ``models_dir()``.
 
     Raises:
         ModelMissingError: It is not installed; the message names the command that installs it.
 
     """
-    if name not in CATALOGUE and Path(name).expanduser().is_dir():
+    if name not in CATALOGUE and Path(name).expanduser().exists():
         return Path(name).expanduser()
     model = entry(name)
     folder = (root or models_dir()) / name

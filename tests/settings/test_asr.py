@@ -30,6 +30,7 @@ from services.common.errors import DeviceError
 from services.common.models import ModelError
 from services.common.timeline import SAMPLE_RATE_HZ, samples, seconds
 from services.common.words import Word
+from tests.asr.engines.adapter import write_adapter
 from tests.settings.flips import Flip, environment, flips, load
 from tests.settings.serving import begin_to_stop, serving, until
 from voxmesh.asr.v1 import asr_pb2 as pb
@@ -345,6 +346,36 @@ def test_windows_of_one_bucket_share_a_batch(flip: Flip, settings: Settle) -> No
     model = asr.recognizer(settings(bucket_s=flip.value))
     short, long = (Window(np.zeros(samples(s), np.float32), 0) for s in (1.2, 1.7))
     assert (model.bucket(short) == model.bucket(long)) is flip.effect
+
+
+@pytest.mark.usefixtures("models")
+@flips("ASR", engine={"auto": "ctranslate2", "torch": "torch"})
+def test_the_engine_is_the_one_that_is_chosen(flip: Flip, settings: Settle) -> None:
+    assert asr.recognizer(settings(engine=flip.value)).engine.startswith(f"{flip.effect}/cpu/")
+
+
+@flips("ASR", alignment_heads={"": True, "[[0, 0]]": False})
+def test_words_have_their_times_from_the_heads_that_are_named(
+    flip: Flip, settings: Settle, reading: FloatArray
+) -> None:
+    usual = settings(engine="torch")
+    assert (
+        hear(settings(alignment_heads=flip.value, engine="torch"), reading) == hear(usual, reading)
+    ) is flip.effect
+
+
+@flips("ASR", lora={"": True, "adapter": False})
+def test_an_adapter_changes_what_is_heard(
+    flip: Flip,
+    settings: Settle,
+    reading: FloatArray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_adapter(tmp_path / "adapter", "model.encoder.layers.0.fc1", shape=(1536, 384))
+    monkeypatch.chdir(tmp_path)
+    usual = hear(settings(engine="torch"), reading)
+    assert (hear(settings(lora=flip.value, engine="torch"), reading) == usual) is flip.effect
 
 
 @pytest.mark.usefixtures("models")
