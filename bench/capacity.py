@@ -122,7 +122,7 @@ def arguments() -> argparse.Namespace:
         "--bound", type=float, default=3.0, help="where the p95 of final words breaks, in seconds"
     )
     parser.add_argument(
-        "--turns", type=int, default=2, help="recordings that each session's client plays; 0: all"
+        "--turns", type=int, default=0, help="recordings that each session's client plays; 0: all"
     )
     return parser.parse_args()
 

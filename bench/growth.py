@@ -8,7 +8,8 @@ not.
 import argparse
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -77,8 +78,16 @@ async def play(mesh: Served, clip: Clip, pace: float) -> dict[str, Any]:
     return {"heard": heard.row(), "readings": [asdict(used) for used in odometer.readings]}
 
 
-def summary(clip: Clip, heard: Heard, readings: Sequence[Used]) -> dict[str, Any]:
-    """A session as results are written."""
+def summary(clip: Clip, heard: Heard, readings: Sequence[Used], num_words: int) -> dict[str, Any]:
+    """A session as results are written.
+
+    Args:
+        clip: What was played.
+        heard: What was heard.
+        readings: What it cost.
+        num_words: After so many words the recordings begin again.
+
+    """
     delays = Clockwork(clip.words, heard, clip.language_code).delays()
     minutes: list[dict[str, Any]] = []
     for number, (before, after) in enumerate(pairwise(readings)):
@@ -92,8 +101,8 @@ def summary(clip: Clip, heard: Heard, readings: Sequence[Used]) -> dict[str, Any
                 "memory_mb": after.memory_mb,
             }
         )
-    costs = [(number, minute["cpu_s_per_audio_s"]) for number, minute in enumerate(minutes)]
-    finals = [(delay.end_s / 60, delay.final_s) for delay in delays]
+    costs = [(0, number, minute["cpu_s_per_audio_s"]) for number, minute in enumerate(minutes)]
+    finals = [(delay.index % num_words, delay.end_s / 60, delay.final_s) for delay in delays]
     return {
         "session": clip.id,
         "minutes_played": round(clip.audio_s / 60, 1),
@@ -106,19 +115,35 @@ def summary(clip: Clip, heard: Heard, readings: Sequence[Used]) -> dict[str, Any
     }
 
 
-def slope(points: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """The line of least squares through (minute, value): its rise in an hour, and how sure it is.
+def slope(points: Iterable[tuple[int, float, float]]) -> dict[str, float]:
+    """By how much a value rises in an hour, all else being equal.
 
-    ``error`` is the standard error of the rise; a rise below two of them is no rise.
+    Words and minutes differ in what is said; the same words come again each time the recordings do.
+    So each value is compared with those of its own kind alone: least squares after the mean of the
+    kind is taken from both minute and value.
+
+    Args:
+        points: (kind, minute, value).
+
+    Returns:
+        ``per_hour``, and ``error``, its standard error: a rise below two of them is no rise. Empty:
+        nothing comes again.
+
     """
-    if len(points) < 3:
+    kinds = defaultdict(list)
+    for kind, minute, value in points:
+        kinds[kind].append((minute, value))
+    centred = [np.array(own) - np.mean(own, axis=0) for own in kinds.values() if len(own) > 1]
+    if not centred:
         return {}
-    minutes, values = np.array(points).T
-    spread = float(((minutes - minutes.mean()) ** 2).sum())
-    rise, start = np.polyfit(minutes, values, 1)
-    left = values - (start + rise * minutes)
-    error = float(np.sqrt((left**2).sum() / (len(points) - 2) / spread))
-    return {"per_hour": round(60 * float(rise), 4), "error": round(60 * error, 4)}
+    minutes, values = np.concatenate(centred).T
+    spread = float((minutes**2).sum())
+    freedom = len(minutes) - len(centred) - 1
+    if freedom < 1 or not spread:
+        return {}
+    rise = float((minutes * values).sum()) / spread
+    error = float(np.sqrt(((values - rise * minutes) ** 2).sum() / freedom / spread))
+    return {"per_hour": round(60 * rise, 4), "error": round(60 * error, 4)}
 
 
 async def main(args: argparse.Namespace) -> None:
@@ -126,6 +151,7 @@ async def main(args: argparse.Namespace) -> None:
     name = f"{result_name('growth', args)}-pace{args.pace:g}"
     ledger = open_ledger(name, args)
     parts = [recording.clip() for recording in corpus(args, timed=True)]
+    num_words = sum(len(part.words) for part in parts)
     found = []
     for minutes in args.minutes:
         clip = looped(f"{minutes:g} min", parts, 60 * minutes)
@@ -133,7 +159,7 @@ async def main(args: argparse.Namespace) -> None:
             ledger.add(clip.id, await _measure(args, clip))
         kept = ledger[clip.id]
         readings = [Used(**used) for used in kept["readings"]]
-        found.append(summary(clip, Heard.of(kept["heard"]), readings))
+        found.append(summary(clip, Heard.of(kept["heard"]), readings, num_words))
         print(json.dumps({key: found[-1][key] for key in found[-1] if key != "minutes"}))
     write(name, args, {"pace": args.pace, "sessions": found})
     title = f"{Path(args.model).name} {args.engine}".strip() + f" at pace {args.pace:g}"

@@ -132,17 +132,23 @@ class Meter:
 
     def read(self) -> Sample:
         """What was used since the last reading."""
-        now, cpu_s = time.monotonic(), self._mesh.cpu_s()
-        sample = Sample(
-            cpu_s=round(cpu_s - self._cpu_s, 3),
-            audio_s=round(self._audio_s, 3),
-            wall_s=round(now - self._read_at, 3),
-            memory_bytes=self._mesh.memory_bytes(),
-        )
-        self._cpu_s, self._read_at, self._audio_s = cpu_s, now, 0.0
-        return sample
+        return self._sample(*self._usage())
 
     async def next_sample(self) -> Sample:
         """What is used in the next seconds."""
         await asyncio.sleep(_SAMPLE_S)
-        return self.read()
+        # Tens of milliseconds, in which clients on the event loop would be late.
+        return self._sample(*await asyncio.to_thread(self._usage))
+
+    def _usage(self) -> tuple[float, float, int]:
+        return time.monotonic(), self._mesh.cpu_s(), self._mesh.memory_bytes()
+
+    def _sample(self, now: float, cpu_s: float, memory_bytes: int) -> Sample:
+        sample = Sample(
+            cpu_s=round(cpu_s - self._cpu_s, 3),
+            audio_s=round(self._audio_s, 3),
+            wall_s=round(now - self._read_at, 3),
+            memory_bytes=memory_bytes,
+        )
+        self._cpu_s, self._read_at, self._audio_s = cpu_s, now, 0.0
+        return sample

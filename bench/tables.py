@@ -144,7 +144,7 @@ def _capacity(found: Found) -> str:
     ]
     carries = f"Carries {found['carries']} with p95 final within {found['bound_p95_final_s']:g} s."
     picture = f"![Delays, errors and cost by sessions](results/{found['name']}.png)"
-    return f"{carries}\n\n{_table(columns, rows)}\n\n{picture}"
+    return f"{carries}\n\n{_table(columns, rows)}\n\n{_latency(found)}\n\n{picture}"
 
 
 def _pauses(found: Found) -> str:
