@@ -16,6 +16,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench import asr_client, rival, tables
 from bench.captions import heard, screens
 from bench.converse import Heard
@@ -91,6 +93,7 @@ async def resting(servers: Mapping[str, Served]) -> dict[str, Sample]:
 
 async def turn(server: Served, clip: Clip) -> dict[str, Any]:
     """One recording into one system: what was seen, and what it used, as a ledger keeps it."""
+    busy_s = _machine_cpu_s()
     meter = Meter(server)
     used: list[Sample] = []
 
@@ -104,7 +107,18 @@ async def turn(server: Served, clip: Clip) -> dict[str, Any]:
         measuring.cancel()
     meter.sent(clip.audio_s)
     used.append(meter.read())
-    return {"heard": told.row(), "used": [sample.row() for sample in used]}
+    others_s = _machine_cpu_s() - busy_s - sum(sample.cpu_s for sample in used)
+    return {
+        "heard": told.row(),
+        "used": [sample.row() for sample in used],
+        "others_cores": others_s / sum(sample.wall_s for sample in used),
+    }
+
+
+def _machine_cpu_s() -> float:
+    """CPU time that the machine has spent so far, whoever for, in seconds."""
+    times = psutil.cpu_times()
+    return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "steal"))
 
 
 async def play(server: Served, clip: Clip) -> Heard:
@@ -138,6 +152,7 @@ def row(system: str, clips: Sequence[Clip], ledger: Ledger, idle: Sample) -> dic
         "system": system,
         "decoding": _SYSTEMS[system].decoding if system in _SYSTEMS else "its default",
         **{key: value for key, value in told.items() if key not in _LEFT_OUT},
+        "others_cores_by_recording": by_recording(clips, [one["others_cores"] for one in turns]),
         "idle_cores": round(idle.cpu_s / idle.wall_s, 3),
         "wer_percent_by_recording": {
             clip.id: round(compare(clip.text, one.text, clip.language_code).tally.wer_percent, 1)
@@ -158,7 +173,7 @@ def _complete_s(told: Heard) -> float:
 
 
 def by_recording(clips: Sequence[Clip], values: Sequence[float]) -> dict[str, float]:
-    """Seconds, under the recordings' names."""
+    """Numbers under the recordings' names."""
     return {clip.id: round(value, 2) for clip, value in zip(clips, values, strict=True)}
 
 
