@@ -1,27 +1,32 @@
 """Whole streams over a Unix socket, against a replica in this process."""
 
 import asyncio
-from collections.abc import Sequence
+import gc
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
-from prometheus_client import REGISTRY
 
 from services.asr import checkpoint
 from services.asr.checkpoint import State
 from services.asr.engines.ctranslate2_whisper import CTranslate2Whisper
 from services.asr.recognizer import Task, Window
+from services.asr.transcriber import Transcriber
+from services.asr.turns import Seat
 from services.common.audio import FloatArray
 from services.common.timeline import samples, seconds
 from services.common.words import Word, text_of
 from tests.asr.harness import (
     LIVE,
     POISON,
+    Piece,
     ScriptedRecognizer,
     chatter,
     cut,
@@ -30,12 +35,15 @@ from tests.asr.harness import (
     lane,
     rest_of,
     script,
+    spoken,
 )
+from tests.asr.metrics import metric
 from tests.asr.replica import (
     DRAIN_S,
     FINISH,
     MODEL,
     Call,
+    Replica,
     audio,
     commits,
     converse,
@@ -71,15 +79,11 @@ def probability(word: Word) -> Word:
 EXPECTED = [probability(word) for word in SAID]
 
 
-def metric(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(f"voxmesh_{name}", labels) or 0.0
-
-
-async def settle() -> None:
+async def settle(streams: int = 0) -> None:
     """Give tasks on both sides of the socket time to end."""
     for _ in range(200):
         await asyncio.sleep(0.01)
-        if not metric("streams", stage="asr"):
+        if metric("streams", stage="asr") <= streams:
             return
 
 
@@ -564,3 +568,111 @@ async def stepwise(
             told += [(position, r) for r in await read_until(call, "tail")]
     await call.write(FINISH)
     return [*told, *((position, r) for r in await read_rest(call))]
+
+
+# --- under load
+
+
+def slowly(run_s: float) -> Callable[[int, Sequence[Window]], bool]:
+    def run(_calls: int, _windows: Sequence[Window]) -> bool:
+        time.sleep(run_s)
+        return False
+
+    return run
+
+
+async def open_live(replica: Replica) -> Call:
+    call = replica.stub.Transcribe()
+    await call.write(opening(config=ENGLISH))
+    assert (await read(call)).HasField("opened")
+    return call
+
+
+async def speak(call: Call, piece: Piece) -> list[pb.TranscribeResponse]:
+    """Say something that is decoded at once, and hear what it was."""
+    [message] = messages([piece])
+    await call.write(message)
+    return await read_until(call, "tail")
+
+
+async def test_a_slow_model_is_asked_less_often_then_refuses_then_admits_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.asr.scheduler._ADAPT_EVERY_S", 0.02)
+    model = ScriptedRecognizer([], fails=slowly(0.4))
+    second = [Piece(samples(n), samples(1), spoken([], samples(1))) for n in range(9)]
+    async with serving(model, tmp_path, steps_s=(0.2, 2.0)) as replica:
+        first = await open_live(replica)
+        await speak(first, second[0])
+        others = [await open_live(replica) for _ in range(2)]
+        await asyncio.sleep(0.1)  # for the step to be reconsidered
+        assert 1.5 <= seconds(replica.scheduler.step_samples) < 2, "3 x 0.4 s / 0.8"
+        status = await status_of(replica.stub.Transcribe(iter([opening()])))
+        assert status.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        assert status.details[0].Unpack(info)
+        assert status.details[1].Unpack(retry)
+        assert (info.reason, retry.retry_delay.seconds) == ("SATURATED", 1)
+        file = pb.TranscribeConfig(pace=pb.PACE_FILE)
+        assert kinds(await converse(replica.stub, [opening(config=file), FINISH]))[-1] == "finished"
+        others.pop().cancel()
+        await settle(streams=2)
+        await open_live(replica)
+
+
+async def status_of(call: Call) -> status_pb2.Status:
+    with suppress(grpc.aio.AioRpcError):
+        await read_rest(call)
+    status = await rpc_status.aio.from_call(call)
+    assert isinstance(status, status_pb2.Status)
+    return status
+
+
+async def test_a_stream_that_floods_loses_nothing_and_slows_nobody(tmp_path: Path) -> None:
+    """It sends two minutes as fast as it can, with a flush every second; the others take turns."""
+    said = chatter(250)
+    flood = list(cut(lane(said, ending(said)), every(1, ending(said))))
+    requests = [m for n, piece in enumerate(messages(flood)) for m in (piece, flush(n))]
+    model = ScriptedRecognizer(said, fails=slowly(0.02))
+    waits: list[float] = []
+    async with serving(model, tmp_path) as replica:
+        greedy = asyncio.create_task(
+            converse(replica.stub, [opening(config=ENGLISH), *requests, FINISH]), name="greedy"
+        )
+        modest = [await open_live(replica) for _ in range(3)]
+        for piece in cut([Piece(0, samples(20), spoken([], samples(20)))], every(1, samples(20))):
+            for call in modest:
+                asked_s = time.perf_counter()
+                await speak(call, piece)
+                waits.append(time.perf_counter() - asked_s)
+        assert not greedy.done(), "it floods all the while"
+        flooded = await greedy
+    assert words(flooded) == [probability(word) for word in said]
+    assert sorted(waits)[len(waits) * 9 // 10] < 0.3, "its window in flight, and their own"
+    assert max(len(w.samples) for batch in model.batches for w in batch) <= LIVE.window
+
+
+async def test_a_hundred_sessions_leave_no_state(tmp_path: Path) -> None:
+    model = ScriptedRecognizer(SAID)
+    said = [opening(config=ENGLISH), *messages(LANE[:30])]
+
+    def kept() -> int:
+        gc.collect()
+        return sum(isinstance(each, Transcriber | Seat) for each in gc.get_objects())
+
+    async def leave(replica: Replica) -> None:
+        call = replica.stub.Transcribe()
+        for message in said:
+            await call.write(message)
+        await read(call)
+        call.cancel()
+
+    async with serving(model, tmp_path) as replica:
+        before, tasks = kept(), len(asyncio.all_tasks())
+        for _ in range(10):
+            await asyncio.gather(
+                *(converse(replica.stub, [*said, FINISH]) for _ in range(5)),
+                *(leave(replica) for _ in range(5)),
+            )
+            await settle()
+        assert (kept(), len(asyncio.all_tasks())) == (before, tasks)
