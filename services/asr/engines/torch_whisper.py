@@ -125,14 +125,33 @@ class TorchWhisper:
             # Also what is raised when memory or the device is gone.
             raise DeviceError(f"the model failed: {error}") from error
 
+    def attention(self, window: Window) -> torch.Tensor:
+        """What the alignment heads look at while a window is decoded.
+
+        Returns:
+            (heads in order, tokens of text, encoder frames) float32, each token's sums to 1.
+
+        """
+        with torch.inference_mode():
+            [(row, _)] = self._decode([window])
+            return torch.cat(row.scores, 1)[:, -len(row.tokens) - 1 : -1].softmax(-1)
+
     def _recognize(self, windows: Sequence[Window]) -> list[Hypothesis]:
+        decoded = self._decode(windows)
+        return [
+            self._hypothesis(window, language, row)
+            for window, (row, language) in zip(windows, decoded, strict=True)
+        ]
+
+    def _decode(self, windows: Sequence[Window]) -> list[tuple[Row, tuple[str, float]]]:
+        """Each window's text, and its language with the confidence in it."""
         sound = self._decoder.hear(self._states(windows))
         languages = self._languages(windows, sound)
         rows = [
             self._row(window, code) for window, (code, _) in zip(windows, languages, strict=True)
         ]
         decode(self._decoder, self._vocabulary, rows, sound)
-        return [self._hypothesis(*said) for said in zip(windows, languages, rows, strict=True)]
+        return list(zip(rows, languages, strict=True))
 
     def _states(self, windows: Sequence[Window]) -> list[torch.Tensor]:
         """What the encoder makes of each window, (its frames, d)."""
