@@ -86,21 +86,19 @@ def draw(levels: Sequence[Mapping[str, Any]], bound_s: float, title: str, path: 
             )
     delays.axhline(bound_s, color="tab:red", linewidth=1, label=f"bound, {bound_s:g} s")
     delays.set(title="delay after a word was spoken", ylabel="s")
-    delays.set_ylim(bottom=0)
     delays.legend()
     errors.plot(sessions, [level["wer_percent"] for level in timed], marker="o")
     errors.set(title="word error rate", ylabel="%")
-    errors.set_ylim(bottom=0)
     cost.plot(
         sessions, [level["cpu_s_per_audio_s"] for level in timed], marker="o", label="each session"
     )
     cost.plot(sessions, [level["cores_used"] for level in timed], marker="s", label="all of them")
     cost.set(title="cores used by the mesh", ylabel="CPU s per s")
-    cost.set_ylim(bottom=0)
     cost.legend()
     for axes in (delays, errors, cost):
         axes.set_xscale("log", base=2)
         axes.set_xticks(sessions, [str(number) for number in sessions])
+        axes.axhline(0, alpha=0)  # the scale begins there
         axes.set_xlabel("sessions at once")
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=100)

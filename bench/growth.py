@@ -59,14 +59,14 @@ class Odometer:
     def sent(self, audio_s: float) -> None:
         """Take note of audio."""
         minute = self._sent_s // 60
-        self._sent_s += audio_s
+        self._sent_s = round(self._sent_s + audio_s, 3)  # tenths add up to no whole minute
         if self._sent_s // 60 > minute:
             self.read()
 
     def read(self) -> None:
         """Read now."""
         memory_mb = round(self._mesh.memory_bytes() / 1e6, 1)
-        self.readings.append(Used(round(self._sent_s, 3), self._mesh.cpu_s(), memory_mb))
+        self.readings.append(Used(self._sent_s, self._mesh.cpu_s(), memory_mb))
 
 
 async def play(mesh: Served, clip: Clip, pace: float) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def draw(sessions: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     delay.set(title="delay of final words", ylabel="s")
     memory.set(title="memory of the mesh", ylabel="MB")
     for axes in (cost, delay, memory):
-        axes.set_ylim(bottom=0)
+        axes.axhline(0, alpha=0)  # the scale begins there
         axes.set_xlabel("minute of the session")
         axes.grid(alpha=0.3)
         axes.legend()

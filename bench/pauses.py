@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -20,7 +20,7 @@ from bench.corpus import Clip, Recording, join, recordings
 from bench.fleet import share_out
 from bench.mesh import served
 from bench.report import add_options, environment, open_ledger, result_name, write
-from bench.score import Tally, align, compare, normalize
+from bench.score import Step, Tally, align, compare, normalize
 
 PAUSES_S = (0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 _NOISE_RMS = 0.001
@@ -78,6 +78,8 @@ class Around:
 def around(utterances: Sequence[Sequence[str]], text: Sequence[str]) -> list[Around]:
     """What is lost and added where one utterance follows another, in order.
 
+    A misheard run may have a word more or less than what was said (his father: he is followed).
+
     Args:
         utterances: The words of each, normalised.
         text: The words heard, normalised.
@@ -86,7 +88,7 @@ def around(utterances: Sequence[Sequence[str]], text: Sequence[str]) -> list[Aro
     said = [word for utterance in utterances for word in utterance]
     places = list(accumulate(len(utterance) for utterance in utterances))[:-1]
     found = [Around(Counter(), Counter()) for _ in places]
-    for step in align(said, text):
+    for step in _without_misheard(align(said, text)):
         for place, pause in zip(places, found, strict=True):
             near = range(place - _NEAR, place + _NEAR)
             if step.kind == "delete":
@@ -94,6 +96,15 @@ def around(utterances: Sequence[Sequence[str]], text: Sequence[str]) -> list[Aro
             elif step.kind == "insert" and step.reference.start in range(near.start, near.stop + 1):
                 pause.added.update(text[index] for index in step.text)
     return found
+
+
+def _without_misheard(steps: Iterable[Step]) -> Iterator[Step]:
+    """The deletions and insertions that are not of a word that is part of a misheard run."""
+    for _, group in groupby(steps, lambda step: step.kind == "equal"):
+        run = list(group)
+        more = abs(sum(len(step.reference) - len(step.text) for step in run))
+        if more > 1 or len(run) == 1:
+            yield from run
 
 
 def judge(case: Case, text: str, plain_text: str) -> list[dict[str, Any]]:

@@ -19,8 +19,14 @@ WORDS = [utterance.split() for utterance in UTTERANCES]
         ("two three four five six seven eight nine ten eleven", [], []),
         ("one two three four five six so seven eight nine ten eleven twelve", [], ["so"]),
         ("one two three four five sicks seven eight nine ten eleven twelve", [], []),
+        ("one two three four five six save one eight nine ten eleven twelve", [], []),
+        ("one two three four fife seven eight nine ten eleven twelve", [], []),
+        ("one two three four fife nine ten eleven twelve", ["eight", "seven", "six"], []),
     ],
-    ids=["right", "lost", "repeated", "lost elsewhere", "added", "misheard"],
+    ids=[
+        *("right", "lost", "repeated", "lost elsewhere", "added"),
+        *("misheard", "misheard as two", "two misheard as one", "misheard and lost"),
+    ],
 )
 def test_words_around_a_pause_are_told_from_the_others(
     text: str, lost: list[str], added: list[str]
