@@ -76,8 +76,8 @@ async def serving(
     try:
         async with open_channel(address) as channel:
             yield Replica(rpc.AsrServiceStub(channel), stopping, scheduler)
-        await server.stop(grace=0)
     finally:
+        await server.stop(grace=0)
         work.cancel()
         with suppress(asyncio.CancelledError):
             await work
