@@ -73,7 +73,8 @@ class AsrServiceServicer:
         language or task that the model lacks.
         NOT_FOUND: the replica does not serve the model.
         FAILED_PRECONDITION: the checkpoint was written by another engine.
-        RESOURCE_EXHAUSTED: every stream slot is taken; retry elsewhere, or after `RetryInfo`.
+        RESOURCE_EXHAUSTED: every stream slot is taken, or with one more live stream all would be decoded
+        too seldom; retry elsewhere, or after `RetryInfo`.
         UNAVAILABLE: the replica is stopping, or its device failed; retry elsewhere with the checkpoint.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
