@@ -1,6 +1,8 @@
 """The ``voxmesh`` command: its commands and options; the work is done by the modules beside it."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -216,6 +218,31 @@ def rm(
         except models.ModelError as error:
             console.fail(str(error))
         console.out.print(f"{name}: {freed / 1e6:.0f} MB freed")
+
+
+@app.command()
+def heads(
+    model: Annotated[str, typer.Argument(help="Name in `voxmesh models`, or a path.")],
+    audio: Annotated[
+        list[Path], typer.Option(exists=True, dir_okay=False, help="WAV of speech; repeatable.")
+    ],
+    language: Annotated[str, typer.Option(help="ISO 639-1 code of what is spoken.")] = "en",
+    device: Annotated[
+        Literal["cpu", "cuda", "mps"], typer.Option(help="Where the model runs.")
+    ] = "cpu",
+    offline: OfflineOption = False,
+) -> None:
+    """Find the heads of a Whisper model that follow speech, for ASR_ALIGNMENT_HEADS."""
+    if missing := checks.missing_for(("asr-torch",)):
+        console.fail(missing)
+    _ensure([model], offline=offline)
+    options = [part for path in audio for part in ("--audio", str(path))]
+    options += ["--language", language, "--device", device]
+    code = subprocess.run(
+        (sys.executable, "-P", "-m", "services.asr.heads", model, *options)
+    ).returncode
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """What each option of the ``voxmesh`` command changes in what is started, sent or written."""
 
 import asyncio
+import subprocess
 import time
 import wave
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -389,3 +390,47 @@ def test_the_names_are_the_models_that_are_deleted(
         (tmp_path / name).mkdir()
     assert voxmesh("rm", *flip.value).exit_code == 0
     assert [path.name for path in tmp_path.iterdir()] == flip.effect
+
+
+# --- heads
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the command starts, which then does nothing."""
+    told: list[str] = []
+
+    def run(command_: tuple[str, ...], **_: object) -> subprocess.CompletedProcess[bytes]:
+        told[:] = command_
+        return subprocess.CompletedProcess(command_, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return told
+
+
+@flips(
+    "voxmesh heads",
+    model={"tiny.en": "tiny.en", "base": "base"},
+    audio={"one.wav": "one.wav", "other.wav": "other.wav"},
+    language={"en": "--language en", "de": "--language de"},
+    device={"cpu": "--device cpu", "cuda": "--device cuda"},
+)
+def test_heads_are_found_of_what_is_named(flip: Flip, started: list[str], recordings: Path) -> None:
+    chosen = {"model": "tiny.en", "audio": "one.wav"} | {flip.name: flip.value}
+    options = [f"--{flip.name}", flip.value] if flip.name in {"language", "device"} else []
+    audio = str(recordings / chosen["audio"])
+    assert voxmesh("heads", chosen["model"], "--audio", audio, *options).exit_code == 0
+    assert started[1:4] == ["-P", "-m", "services.asr.heads"]
+    assert flip.effect in " ".join(started)
+
+
+@pytest.mark.usefixtures("toy", "started")
+@flips("voxmesh heads", offline={True: "is not installed", False: "not in the package mirror"})
+def test_a_model_is_fetched_for_its_heads_unless_that_is_forbidden(
+    flip: Flip, recordings: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("VOXMESH_MODELS", str(tmp_path))
+    audio = str(recordings / "one.wav")
+    result = voxmesh("heads", "toy", "--audio", audio, *["--offline"] * flip.value)
+    assert result.exit_code == 1
+    assert flip.effect in said(result)

@@ -125,16 +125,42 @@ class TorchWhisper:
             # Also what is raised when memory or the device is gone.
             raise DeviceError(f"the model failed: {error}") from error
 
-    def attention(self, window: Window) -> torch.Tensor:
-        """What the alignment heads look at while a window is decoded.
+    def attention(self, window: Window) -> tuple[list[int], torch.Tensor]:
+        """What a window says, and what the alignment heads look at meanwhile.
 
         Returns:
-            (heads in order, tokens of text, encoder frames) float32, each token's sums to 1.
+            The n tokens of its text; and (heads in order, n, encoder frames) float32, of which
+            those of one head and token sum to 1.
 
         """
         with torch.inference_mode():
             [(row, _)] = self._decode([window])
-            return torch.cat(row.scores, 1)[:, -len(row.tokens) - 1 : -1].softmax(-1)
+            num_tokens = len(row.tokens)
+            scores = torch.cat(row.scores, 1)[:, -num_tokens - 1 : -1] if num_tokens else None
+            return row.tokens, torch.empty(0) if scores is None else scores.softmax(-1)
+
+    def log_probabilities(
+        self, windows: Sequence[Window], tokens: Sequence[int], language_code: str
+    ) -> torch.Tensor:
+        """How probable a text is for each of some windows.
+
+        Returns:
+            (windows, tokens) float32, each given those before it.
+
+        """
+        start = self._tokens.start(language_code, windows[0].task)
+        with torch.inference_mode():
+            sound = self._decoder.hear(self._states(windows))
+            ids = torch.tensor([[*start, *tokens]] * len(windows), device=self._decoder.device)
+            positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+            text = self._decoder.begin(len(windows))
+            states, _ = self._decoder(ids, positions, ids.shape[1], text, sound)
+            index = torch.tensor(list(tokens), device=ids.device)[:, None]
+            found = [
+                self._decoder.logits(row[len(start) - 1 : -1]).log_softmax(-1).gather(1, index)
+                for row in states
+            ]
+            return torch.cat(found, 1).T
 
     def _recognize(self, windows: Sequence[Window]) -> list[Hypothesis]:
         decoded = self._decode(windows)
