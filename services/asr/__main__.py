@@ -106,9 +106,9 @@ async def replica(
         return Window(heard, 0, language_code=model.language_codes[0])
 
     async def measure() -> None:
-        # A live window of usual length, so that admission knows what to expect.
+        # A full live window, so that admission knows what to expect: streams begin with short ones.
         with scheduler.seat(live=True) as seat:
-            await scheduler.recognize(noise(samples(chosen.window_s / 2)), seat)
+            await scheduler.recognize(noise(samples(chosen.window_s)), seat)
 
     async def probe() -> bool:
         # A replica that answers its streams is healthy, however long its queue is.
