@@ -72,13 +72,13 @@ def _some(values: Mapping[str, float], *percents: str) -> str:
 
 def _accuracy(found: Found) -> str:
     codes = sorted(found["ways"][0]["by_language"])
-    columns = ["way", "WER %", "sub", "del", "ins", "repetitions"]
+    columns = ["way", "WER %", "words", "sub", "del", "ins", "repetitions"]
     columns += [f"WER {code}" for code in codes if len(codes) > 1]
     columns += ["word end error, p50 / p95 s", "CPU s per s"]
     rows = []
     for way in found["ways"]:
-        row = [way["way"], way["wer_percent"], way["substitutions"], way["deletions"]]
-        row += [way["insertions"], way["repetitions"]]
+        row = [way["way"], way["wer_percent"], way["words"], way["substitutions"]]
+        row += [way["deletions"], way["insertions"], way["repetitions"]]
         row += [way["by_language"][code]["wer_percent"] for code in codes if len(codes) > 1]
         rows.append([*row, _some(way["word_end_error_s"], "p50", "p95"), way["cpu_s_per_audio_s"]])
     return "\n\n".join(
