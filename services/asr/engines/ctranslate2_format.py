@@ -9,16 +9,17 @@ import struct
 from io import BufferedReader
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from services.asr.engines.alignment_heads import checked_heads, default_heads
-from services.asr.engines.hugging_face_format import read_json
 from services.asr.engines.whisper_checkpoint import (
     EMBEDDINGS,
     PROJECTION,
     Checkpoint,
+    Tensor,
     Tensors,
     dimensions_of,
+    read_json,
     tokenizer_of,
 )
 from services.common.models import ModelError
@@ -26,15 +27,9 @@ from services.common.models import ModelError
 _SIDES = ("encoder", "decoder")
 _OLDEST_VERSION = 4
 """Of the file's format: before it, sizes were written otherwise."""
-_DTYPES = (
-    torch.float32,
-    torch.int8,
-    torch.int16,
-    torch.int32,
-    torch.float16,
-    torch.bfloat16,
-)
-"""By their number in the file."""
+_BFLOAT16 = 5
+_DTYPES = (np.float32, np.int8, np.int16, np.int32, np.float16, np.uint16)
+"""By their number in the file; bfloat16, which numpy lacks, is the upper half of float32."""
 _ATTENTIONS = (
     ("self_attention", "self_attn", (("q", "k", "v"), ("out",))),
     ("attention", "encoder_attn", (("q",), ("k", "v"), ("out",))),
@@ -95,7 +90,7 @@ def _read_variables(stream: BufferedReader) -> Tensors:
     return found
 
 
-def _variable(stream: BufferedReader) -> tuple[str, torch.Tensor]:
+def _variable(stream: BufferedReader) -> tuple[str, Tensor]:
     name = _string(stream)
     (rank,) = _unpack(stream, "<B")
     shape = _unpack(stream, f"<{rank}I")
@@ -104,7 +99,10 @@ def _variable(stream: BufferedReader) -> tuple[str, torch.Tensor]:
     content = bytearray(num_bytes)
     if stream.readinto(content) != num_bytes:
         raise ValueError(f"it ends inside {name}")
-    return name, torch.frombuffer(content, dtype=_DTYPES[kind]).reshape(shape)
+    tensor: Tensor = np.frombuffer(content, _DTYPES[kind]).reshape(shape)
+    if kind == _BFLOAT16:
+        tensor = (tensor.astype(np.uint32) << 16).view(np.float32)
+    return name, tensor
 
 
 def _string(stream: BufferedReader) -> str:
@@ -119,11 +117,12 @@ def _unpack(stream: BufferedReader, form: str) -> tuple[int, ...]:
 def _dequantized(variables: Tensors) -> Tensors:
     """Quantized weights divided by what they were multiplied with, one number per row."""
     # By identity: of two names of one tensor only one has the scale, and it stays one tensor.
-    whole: dict[int, torch.Tensor] = {}
+    whole: dict[int, Tensor] = {}
     for name, tensor in variables.items():
         scale = variables.get(f"{name}_scale")
         if scale is not None:
-            whole[id(tensor)] = tensor.float() / scale.reshape(-1, *[1] * (tensor.dim() - 1))
+            rows = scale.reshape(-1, *[1] * (tensor.ndim - 1))
+            whole[id(tensor)] = tensor.astype(np.float32) / rows.astype(np.float32)
     return {name: whole.get(id(tensor), tensor) for name, tensor in variables.items()}
 
 
@@ -179,9 +178,9 @@ def _linear(variables: Tensors, here: str, targets: list[str]) -> Tensors:
     """One stored matrix as the one or several that it was put together from."""
     tensors: Tensors = {}
     for part in ("weight", "bias"):
-        pieces = variables[f"{here}/{part}"].chunk(len(targets))
+        pieces = np.split(variables[f"{here}/{part}"], len(targets))
         for target, piece in zip(targets, pieces, strict=True):
             # Whisper's keys have no bias: here it is a row of zeros.
             if not (part == "bias" and target.endswith("k_proj")):
-                tensors[f"{target}.{part}"] = piece.contiguous()
+                tensors[f"{target}.{part}"] = piece
     return tensors

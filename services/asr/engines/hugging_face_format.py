@@ -1,17 +1,17 @@
 """Hugging Face's folders: ``config.json``, ``*.safetensors``, and ``generation_config.json``."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from services.asr.engines.alignment_heads import checked_heads, default_heads
+from services.asr.engines.torch_tensors import as_array
 from services.asr.engines.whisper_checkpoint import (
     Checkpoint,
     Tensors,
     dimensions_of,
+    read_json,
     tokenizer_of,
 )
 from services.common.models import ModelError
@@ -28,7 +28,7 @@ def load(folder: Path) -> Checkpoint:
     tensors: Tensors = {}
     try:
         for path in sorted(folder.glob("*.safetensors")):
-            tensors |= load_file(path)
+            tensors |= {name: as_array(tensor) for name, tensor in load_file(path).items()}
         audio_heads = int(config["encoder_attention_heads"])
         text_heads = int(config["decoder_attention_heads"])
     except (OSError, SafetensorError) as error:
@@ -47,19 +47,3 @@ def load(folder: Path) -> Checkpoint:
         if named
         else default_heads(num_layers=layers, num_heads=heads),
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        ModelError: It is missing, or none.
-
-    """
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{path} holds no JSON object")
-    return found

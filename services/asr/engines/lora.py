@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from services.asr.engines.hugging_face_format import read_json
-from services.asr.engines.whisper_checkpoint import Checkpoint
+from services.asr.engines.torch_tensors import as_array
+from services.asr.engines.whisper_checkpoint import Checkpoint, read_json
 from services.common.models import ModelError
 
 _PREFIX = "base_model.model."
@@ -31,9 +32,10 @@ def merged(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
         raise ModelError(f"{folder} is no plain LoRA adapter: nothing else can be merged")
     try:
-        stored = load_file(folder / "adapter_model.safetensors")
+        loaded = load_file(folder / "adapter_model.safetensors")
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder}/adapter_model.safetensors cannot be read: {error}") from error
+    stored = {name: as_array(tensor).astype(np.float32) for name, tensor in loaded.items()}
     tensors = dict(checkpoint.tensors)
     names = {name.removesuffix(_DOWN).removesuffix(_UP) for name in stored}
     for name in sorted(names):
@@ -44,8 +46,8 @@ def merged(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
         weight = tensors[target]
         if weight.shape != (up.shape[0], down.shape[1]):
             raise ModelError(f"{folder} adapts a {target} of another shape: another model")
-        change = _scale(config, name, down.shape[0]) * (up.float() @ down.float())
-        tensors[target] = (weight.float() + change).to(weight.dtype)
+        change = _scale(config, name, down.shape[0]) * (up @ down)
+        tensors[target] = (weight.astype(np.float32) + change).astype(weight.dtype)
     return replace(checkpoint, tensors=tensors)
 
 

@@ -9,15 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from services.asr.engines.alignment_heads import PUBLISHED, Head, default_heads, parse_heads
+from services.asr.engines.torch_tensors import as_array, as_tensor
 from services.asr.engines.whisper_checkpoint import (
     EMBEDDINGS,
     PROJECTION,
     Checkpoint,
     Dimensions,
-    Tensors,
     tokenizer_of,
 )
 from services.common.models import ModelError
@@ -54,7 +55,7 @@ def load(path: Path) -> Checkpoint:
         stored = torch.load(path, map_location="cpu", weights_only=True)
         dimensions = _dimensions(stored["dims"])
         tensors = {
-            _name_in_transformers(name): tensor
+            _name_in_transformers(name): as_array(tensor)
             for name, tensor in stored["model_state_dict"].items()
         }
     except (OSError, RuntimeError, EOFError, KeyError, TypeError) as error:
@@ -78,13 +79,10 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
     """
     tensors = dict(checkpoint.tensors)
     projection = tensors.pop(PROJECTION, None)
-    if projection is not None and not torch.equal(projection, tensors[EMBEDDINGS]):
+    if projection is not None and not np.array_equal(projection, tensors[EMBEDDINGS]):
         raise ModelError("OpenAI's format has no place for a projection of its own")
-    torch.save({"dims": asdict(checkpoint.dimensions), "model_state_dict": _renamed(tensors)}, path)
-
-
-def _renamed(tensors: Tensors) -> Tensors:
-    return {_name_at_openai(name): tensor for name, tensor in tensors.items()}
+    weights = {_name_at_openai(name): as_tensor(tensor) for name, tensor in tensors.items()}
+    torch.save({"dims": asdict(checkpoint.dimensions), "model_state_dict": weights}, path)
 
 
 def _name_in_transformers(name: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
+from services.asr.engines.torch_tensors import as_tensor
 from services.asr.engines.whisper_checkpoint import PROJECTION, Checkpoint, Dimensions
 from services.common.models import ModelError
 
@@ -41,7 +42,8 @@ def build(checkpoint: Checkpoint, *, device: str, dtype: torch.dtype) -> Modules
     with torch.device("meta"):
         model = WhisperForConditionalGeneration(config_of(checkpoint.dimensions, tied=tied))
     try:
-        missing, unknown = model.load_state_dict(checkpoint.tensors, strict=False, assign=True)
+        weights = {name: as_tensor(tensor) for name, tensor in checkpoint.tensors.items()}
+        missing, unknown = model.load_state_dict(weights, strict=False, assign=True)
     except RuntimeError as error:
         raise ModelError(f"the weights do not fit the model: {error}") from error
     lacking = [name for name in missing if not (tied and name == PROJECTION)]

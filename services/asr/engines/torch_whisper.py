@@ -17,12 +17,12 @@ import torch
 
 from services.asr.engines.alignment_heads import parse_heads
 from services.asr.engines.lora import merged
+from services.asr.engines.torch_alignment import token_frames
 from services.asr.engines.torch_decoder import Decoder, Sound
 from services.asr.engines.torch_encoder import Encoder
 from services.asr.engines.torch_mel import LogMel
 from services.asr.engines.torch_model import build
 from services.asr.engines.torch_round import Row, Vocabulary, decode, first_logits
-from services.asr.engines.whisper_alignment import token_frames
 from services.asr.engines.whisper_checkpoint import Checkpoint
 from services.asr.engines.whisper_tokens import WhisperTokens
 from services.asr.engines.whisper_window import (

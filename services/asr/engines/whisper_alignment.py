@@ -5,12 +5,13 @@ frames by a median, averaged over the heads; the path through it that gathers mo
 goes back, says where each token starts.
 """
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import numpy as np
-import torch
-import torch.nn.functional as F  # noqa: N812 -- torch's own name for it
 from numpy.typing import NDArray
 
-_MEDIAN = 7
+MEDIAN_WIDTH = 7
 # Paeth, "Median finding on a 3x3 grid", Graphics Gems, 1990: after these exchanges the middle one
 # of seven is the median. Several times faster than sorting.
 _EXCHANGES = (
@@ -18,42 +19,50 @@ _EXCHANGES = (
     *((2, 3), (3, 6), (4, 5), (1, 4), (1, 3), (3, 4)),
 )
 
+Values = TypeVar("Values")
 
-def token_frames(scores: torch.Tensor, num_before: int) -> NDArray[np.int64]:
+
+def token_frames(scores: NDArray[np.float32], num_before: int) -> NDArray[np.int64]:
     """Where each token starts.
 
     Args:
-        scores: (heads, num_before + n, frames) float32, attention before softmax: of the tokens
-            that start the text, and of the n tokens of it.
+        scores: (heads, num_before + n, frames), attention before softmax: of the tokens that start
+            the text, and of the n tokens of it.
         num_before: Of the tokens that start the text; at least one.
 
     Returns:
         (n + 1,) the frame at which each token starts; and the one at which the last one ends.
 
     """
-    return path_starts(-_matrix(scores)[num_before - 1 :].double().cpu().numpy())
-
-
-def _matrix(scores: torch.Tensor) -> torch.Tensor:
-    """How much more each token looks at each frame than the others do.  -> (tokens, frames)."""
-    weights = scores.softmax(-1)
-    deviation, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
     # Where all tokens look alike there is nothing to tell them apart by.
-    weights = (weights - mean) / deviation.clamp_min(1e-10)
-    return median(weights).mean(0)
+    deviation = np.maximum(weights.std(-2, keepdims=True), 1e-10)
+    weights = _median((weights - weights.mean(-2, keepdims=True)) / deviation)
+    return path_starts(-weights.mean(0)[num_before - 1 :].astype(np.float64))
 
 
-def median(values: torch.Tensor) -> torch.Tensor:
+def _median(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """The median of each value and the three on either side of it, along the last dimension."""
-    around = _MEDIAN // 2
-    if values.shape[-1] <= around:
+    around, length = MEDIAN_WIDTH // 2, values.shape[-1]
+    if length <= around:
         return values
-    padded = F.pad(values, (around, around), mode="reflect")
-    shifted = [padded[..., n : n + values.shape[-1]] for n in range(_MEDIAN)]
+    padded = np.pad(values, ((0, 0), (0, 0), (around, around)), mode="reflect")
+    shifted = [padded[..., n : n + length] for n in range(MEDIAN_WIDTH)]
+    return median_of_seven(shifted, np.minimum, np.maximum)
+
+
+def median_of_seven(
+    values: Sequence[Values],
+    minimum: Callable[[Values, Values], Values],
+    maximum: Callable[[Values, Values], Values],
+) -> Values:
+    """Of seven arrays the middle one, element by element."""
+    found = list(values)
     for low, high in _EXCHANGES:
-        pair = shifted[low], shifted[high]
-        shifted[low], shifted[high] = torch.minimum(*pair), torch.maximum(*pair)
-    return shifted[around]
+        pair = found[low], found[high]
+        found[low], found[high] = minimum(*pair), maximum(*pair)
+    return found[len(found) // 2]
 
 
 def path_starts(costs: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -3,24 +3,27 @@
 Tensors go by the names of ``transformers``' ``WhisperForConditionalGeneration``.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-import torch
+from numpy.typing import NDArray
 
 from services.asr.engines.alignment_heads import Head
 from services.common import models
 from services.common.models import ModelError
 
-Tensors: TypeAlias = dict[str, torch.Tensor]
+Tensor: TypeAlias = NDArray[Any]
+Tensors: TypeAlias = dict[str, Tensor]
 
 EMBEDDINGS = "model.decoder.embed_tokens.weight"
 PROJECTION = "proj_out.weight"
 """To the vocabulary. Not stored where it is the embeddings, as in all models of OpenAI's."""
 
-_LANGUAGES_BY_VOCABULARY = {51_864: 1, 51_865: 99, 51_866: 100}
+_ENGLISH_VOCABULARY = 51_864
+_LANGUAGES_BY_VOCABULARY = {_ENGLISH_VOCABULARY: 1, 51_865: 99, 51_866: 100}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,11 @@ class Dimensions:
     n_text_head: int
     n_text_layer: int
 
+    @property
+    def is_multilingual(self) -> bool:
+        """Whether there are tokens for languages and tasks."""
+        return self.n_vocab > _ENGLISH_VOCABULARY
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -45,7 +53,7 @@ class Checkpoint:
 
     dimensions: Dimensions
     tensors: Tensors
-    """By name, in the numbers they are stored in, on the CPU."""
+    """By name, in the numbers they are stored in; bfloat16, which numpy lacks, as float32."""
     tokenizer: Path
     """Its ``tokenizer.json``."""
     alignment_heads: tuple[Head, ...]
@@ -53,7 +61,7 @@ class Checkpoint:
 
 
 def dimensions_of(
-    tensors: Mapping[str, torch.Tensor], *, audio_heads: int, text_heads: int
+    tensors: Mapping[str, Tensor], *, audio_heads: int, text_heads: int
 ) -> Dimensions:
     """Read the shape off the tensors, which say all but the number of heads.
 
@@ -101,6 +109,22 @@ def tokenizer_of(folder: Path, num_vocab: int) -> Path:
     )
 
 
-def _num_layers(tensors: Mapping[str, torch.Tensor], prefix: str) -> int:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ModelError: It is missing, or none.
+
+    """
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds no JSON object")
+    return found
+
+
+def _num_layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
     names = (name.removeprefix(prefix) for name in tensors if name.startswith(prefix))
     return len({name.split(".")[0] for name in names})

@@ -8,6 +8,7 @@ import torch
 from transformers import WhisperForConditionalGeneration
 
 from services.asr.engines.torch_model import config_of
+from services.asr.engines.torch_tensors import as_array
 from services.asr.engines.torch_whisper import TorchWhisper
 from services.asr.engines.whisper_checkpoint import PROJECTION, Checkpoint, Dimensions
 
@@ -46,7 +47,8 @@ def toy_checkpoint(
         silent = torch.ones(SHAPE.n_vocab, dtype=torch.bool)
         silent[list(speaks)] = False
         tensors[PROJECTION][silent] = 0.0
-    return Checkpoint(SHAPE, tensors, tokenizer, HEADS)
+    arrays = {name: as_array(tensor) for name, tensor in tensors.items()}
+    return Checkpoint(SHAPE, arrays, tokenizer, HEADS)
 
 
 def without(checkpoint: Checkpoint, name: str) -> Checkpoint:
