@@ -133,7 +133,7 @@ async def expect_failure(process: asyncio.subprocess.Process, reason: str) -> No
     ("variables", "reason"),
     [
         ({}, "ASR_MODEL: Field required"),
-        ({"ASR_DEVICE": "tpu"}, "ASR_DEVICE: Input should be 'cpu' or 'cuda' (got 'tpu')"),
+        ({"ASR_DEVICE": "tpu"}, "ASR_DEVICE: Input should be 'cpu', 'cuda' or 'mps' (got 'tpu')"),
         ({"ASR_WORKERS": "65"}, "ASR_WORKERS: Input should be less than or equal to 64"),
         ({"ASR_MAX_STREAMS": "0"}, "ASR_MAX_STREAMS: Input should be greater than 0"),
         ({"ASR_WINDOW_S": "31"}, "ASR_WINDOW_S: Input should be less than or equal to 30"),

@@ -658,7 +658,7 @@ async def test_a_hundred_sessions_leave_no_state(tmp_path: Path) -> None:
 
     def kept() -> int:
         gc.collect()
-        return sum(isinstance(each, Transcriber | Seat) for each in gc.get_objects())
+        return sum(issubclass(type(each), Transcriber | Seat) for each in gc.get_objects())
 
     async def leave(replica: Replica) -> None:
         call = replica.stub.Transcribe()
@@ -675,4 +675,5 @@ async def test_a_hundred_sessions_leave_no_state(tmp_path: Path) -> None:
                 *(leave(replica) for _ in range(5)),
             )
             await settle()
-        assert (kept(), len(asyncio.all_tasks())) == (before, tasks)
+        assert kept() <= before
+        assert len(asyncio.all_tasks()) <= tasks
