@@ -259,13 +259,18 @@ def test_a_flush_leaves_nothing_undecided(engine: Recognizer, beckett: FloatArra
     decode(transcriber, engine, history)
     assert history.of(Flushed) == [Flushed(7)]
     assert history.of(Tail)[-1] == Tail((), samples(6.4))
-    assert transcriber.state.pending == ()
     assert transcriber.backlog_samples == 0
-    window = history.windows[-1]
-    heard = alone(engine, window)
-    if judge(heard, len(window.samples)) is Verdict.SOUND:
-        last = [word.text for word in heard.words][-1:]
-        assert [word.text for word in history.words][-1:] == last
+
+
+def test_what_was_said_last_is_committed_at_a_flush(
+    real_engine: Recognizer, beckett: FloatArray
+) -> None:
+    transcriber = Transcriber(LIVE, language_code="en")
+    history = follow(transcriber, real_engine, pieces_of(beckett[: samples(6.4)]), finish=False)
+    transcriber.flush(7)
+    decode(transcriber, real_engine, history)
+    heard = alone(real_engine, history.windows[-1])
+    assert [word.text for word in history.words][-2:] == [word.text for word in heard.words][-2:]
 
 
 # --- one model, two engines
