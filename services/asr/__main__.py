@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import replace
 
 import numpy as np
 import structlog
@@ -48,13 +49,23 @@ def recognizer(chosen: Settings) -> Recognizer:
 
 def paces(chosen: Settings) -> Paces:
     """How live streams and files are decoded."""
-    keep, hold = samples_of_ms(chosen.keep_ms), samples_of_ms(chosen.hold_ms)
-    window, gap = samples(chosen.window_s), samples(chosen.gap_s)
-    file_window = samples(chosen.file_window_s)
-    return Paces(
-        live=Cadence(window=window, keep=keep, gap=gap, hold=hold, agreement=True),
-        file=Cadence(window=file_window, keep=keep, gap=gap, hold=hold, agreement=False),
+
+    def frames(number: int) -> int:
+        return samples_of_ms(20 * number)
+
+    live = Cadence(
+        window=samples(chosen.window_s),
+        keep=samples_of_ms(chosen.keep_ms),
+        gap=samples(chosen.gap_s),
+        live=True,
+        attention=None if chosen.policy == "local-agreement" else frames(chosen.frame_threshold),
+        agreement=None if chosen.policy == "align-att" else chosen.agreement,
+        agreed_attention=frames(chosen.agreed_threshold),
+        pause=samples_of_ms(chosen.pause_ms),
+        context=chosen.context_tokens,
     )
+    file = replace(live, window=samples(chosen.file_window_s), live=False)
+    return Paces(live, file)
 
 
 def limits(chosen: Settings) -> Limits:

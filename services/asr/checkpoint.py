@@ -10,7 +10,7 @@ from services.common.errors import CheckpointError
 from services.common.timeline import samples
 from services.common.words import Word
 
-VERSION = 1
+VERSION = 2
 """Of the form below; a replica reads no other."""
 
 _CRC = struct.Struct("<I")
@@ -31,8 +31,10 @@ class State:
     """Where the last flush was: the speech before it needs no other."""
     committed: tuple[Word, ...] = ()
     """Words committed inside the window."""
-    pending: tuple[Word, ...] = ()
-    """The last hypothesis after them: what the next one must agree with."""
+    hypotheses: tuple[tuple[Word, ...], ...] = ()
+    """The last hypotheses after them, oldest first: what the next one must agree with."""
+    context: tuple[int, ...] = ()
+    """Token ids of what was said before the window, oldest first."""
     language_code: str = ""
     """The language that the stream keeps to; empty while it is not known."""
 
@@ -62,7 +64,8 @@ def decode(data: bytes) -> State:
             through_sample=int(fields["through_sample"]),
             settled_sample=int(fields["settled_sample"]),
             committed=tuple(map(_word, fields["committed"])),
-            pending=tuple(map(_word, fields["pending"])),
+            hypotheses=tuple(tuple(map(_word, words)) for words in fields["hypotheses"]),
+            context=tuple(map(int, fields["context"])),
             language_code=str(fields["language_code"]),
         )
     except (

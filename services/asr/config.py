@@ -42,19 +42,33 @@ class Settings(ServiceSettings):
     beam_size: int = Field(default=1, ge=1, le=10)
     """Hypotheses followed while decoding; 1 is greedy, and all that torch does."""
     pad_s: float = Field(default=3.0, ge=0, le=25)
-    """Silence the encoder sees behind a live window, in seconds."""
+    """Silence the encoder hears behind a window, in seconds."""
+    min_window_s: float = Field(default=10.0, ge=0, le=30)
+    """The encoder hears at least so much, silence included: in less, Whisper loops. In seconds."""
     bucket_s: float = Field(default=1.0, ge=0.1, le=30)
     """Windows are rounded up to a multiple of this, to share batches, in seconds."""
-    min_step_ms: int = Field(default=500, ge=100, le=10_000)
+    min_step_ms: int = Field(default=700, ge=100, le=10_000)
     """New audio that makes a live stream be decoded again while there is room, in milliseconds."""
     max_step_ms: int = Field(default=2000, ge=100, le=10_000, validate_default=True)
     """The same when there is none left, in milliseconds; whoever would make it more is refused."""
-    window_s: float = Field(default=24.0, ge=5, le=30)
+    policy: Literal["either", "local-agreement", "align-att"] = "either"
+    """What makes a live word certain: hypotheses that share it, attention alone, or either."""
+    agreement: int = Field(default=2, ge=2, le=5)
+    """LocalAgreement: hypotheses in a row that have to share a word."""
+    agreed_threshold: int = Field(default=30, ge=0, le=200)
+    """LocalAgreement: a shared word waits while attention places it this close to the end of the
+    audio, in encoder frames of 20 ms."""
+    frame_threshold: int = Field(default=60, ge=0, le=200)
+    """AlignAtt: a word waits while attention places it this close to the end of the audio, in
+    encoder frames of 20 ms."""
+    pause_ms: int = Field(default=350, ge=0, le=2000)
+    """Quiet behind which a live sentence is committed if it has ended, in milliseconds; 0: none."""
+    context_tokens: int = Field(default=32, ge=0, le=200)
+    """What was said before the window, and is given to the model with it, in tokens."""
+    window_s: float = Field(default=16.0, ge=5, le=30)
     """Audio beyond which a live window is cut at a committed word, in seconds."""
     keep_ms: int = Field(default=2000, ge=0, le=4000)
     """Words this close to the end of a full window are left to the next, in milliseconds."""
-    hold_ms: int = Field(default=1000, ge=0, le=4000)
-    """Live words this close to the end of the audio wait for more of it, in milliseconds."""
     gap_s: float = Field(default=2.0, ge=0.1, le=10)
     """Silence that starts a new window in a live stream, in seconds."""
     file_window_s: float = Field(default=28.0, ge=5, le=30)

@@ -4,10 +4,12 @@ The thresholds on silence are those of openai/whisper's ``transcribe.py``.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
+from itertools import takewhile
 
 from services.asr.recognizer import Hypothesis
-from services.common.timeline import seconds
+from services.common.timeline import samples, seconds
 from services.common.words import Word
 
 _NO_SPEECH_PROBABILITY = 0.6
@@ -15,6 +17,9 @@ _AVG_LOG_PROBABILITY = -1.0
 _WORDS_PER_S = 8.0
 """The fastest speakers reach six."""
 _LONGEST_CYCLE = 8
+_BORDER_SAMPLES = samples(0.08)
+"""No word is that short: what attention squeezes into the last four frames was not heard. Source:
+the border of Simul-Whisper for audio that has ended."""
 _MIN_LOOP_WORDS = 8
 _MIN_REPEATS = 3
 
@@ -29,6 +34,13 @@ class Verdict(StrEnum):
     """It ends in a loop."""
     RATE = "rate"
     """More words than can be said in the time."""
+
+
+def heard_words(hypothesis: Hypothesis, end_sample: int) -> Hypothesis:
+    """The hypothesis without what it says after the audio has ended."""
+    border = end_sample - _BORDER_SAMPLES
+    before = takewhile(lambda word: word.first_sample < border, hypothesis.words)
+    return replace(hypothesis, words=tuple(before))
 
 
 def judge(hypothesis: Hypothesis, num_samples: int) -> Verdict:

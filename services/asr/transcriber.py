@@ -2,7 +2,8 @@
 
 Audio gathers in a window that starts at a committed word boundary. A step decodes the window
 afresh, finds the words already committed inside it, and asks the policy how many of those that
-follow are certain. Behind committed words audio leaves the window by time.
+follow are certain. Behind committed words audio leaves the window by time, and its words become
+the context in which the rest is heard.
 
 Everything is a function of the samples and the hypotheses: there is no clock here, so the same
 audio and the same steps give the same words, and a checkpoint puts another replica exactly here.
@@ -22,7 +23,8 @@ from services.asr.events import (
     Moved,
     Tail,
 )
-from services.asr.guards import Verdict, judge, loop_start
+from services.asr.guards import Verdict, heard_words, judge, loop_start
+from services.asr.policies.align_att import attended
 from services.asr.policies.continuation import continuation
 from services.asr.policies.local_agreement import agree
 from services.asr.recognizer import Hypothesis, Task, Window
@@ -58,10 +60,18 @@ class Cadence:
     they are left for the next window."""
     gap: int
     """Silence that starts a new window; shorter silence stays in it."""
-    hold: int
-    """Words this close to the end of the audio are not committed on agreement alone."""
-    agreement: bool
-    """Commit what two hypotheses agree on; otherwise only full windows and flushes commit."""
+    live: bool
+    """Somebody waits: decode while it is spoken. Otherwise only full windows and flushes count."""
+    attention: int | None
+    """A word is certain if attention places it this far from the end of the audio (AlignAtt)."""
+    agreement: int | None
+    """A word is certain if so many hypotheses in a row share it (LocalAgreement-n),"""
+    agreed_attention: int
+    """and attention places it at least this far from the end of the audio."""
+    pause: int
+    """Quiet that makes a live stream be decoded at once: a sentence may have ended. 0: none."""
+    context: int
+    """Tokens of what was said before the window that it is decoded with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +86,8 @@ class Step:
     """Everything in the window is to be committed."""
     full: bool
     """The window is as long as it may be and more audio waits behind it."""
+    paused: bool
+    """It is quiet behind the words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +121,7 @@ class Transcriber:
             first_sample: Position of the first sample that will come.
             language_code: ISO 639-1; empty: detect it.
             task: What the words are for.
-            prompt: Token ids of a text that could stand before the speech.
+            prompt: Token ids of a text that could stand before the speech; it stays.
             temperature: Sampling temperature; 0: the most probable words.
             state: Where a predecessor stood; ``first_sample`` is then its ``window_first_sample``.
 
@@ -131,7 +143,8 @@ class Transcriber:
         self._through = state.through_sample
         self._resumed_at = state.through_sample
         self._committed = list(state.committed)
-        self._pending = state.pending
+        self._hypotheses = state.hypotheses
+        self._context = state.context
         self._language = state.language_code
         self._settled = state.settled_sample
         self._audio = Waveform()
@@ -151,7 +164,8 @@ class Transcriber:
             self._through,
             self._settled,
             tuple(self._committed),
-            self._pending,
+            self._hypotheses,
+            self._context,
             self._language,
         )
 
@@ -212,11 +226,12 @@ class Transcriber:
         end = min(mark.sample if mark else self._heard, limit)
         final = mark is not None and end == mark.sample
         full = not final and end == limit
-        if not (final or full or self._is_new_audio(end, step_samples)):
+        paused = not (final or full) and self._is_pause(end)
+        if not (final or full or paused or self._is_new_audio(end, step_samples)):
             return None
         long_enough = self._undecided(end) >= _MIN_SPEECH_SAMPLES
         window = self._window(end) if long_enough or self._pending else None
-        return Step(window, end, final, full)
+        return Step(window, end, final, full, paused)
 
     def complete(self, step: Step, hypothesis: Hypothesis | None) -> list[Event]:
         """Learn from a step.
@@ -229,6 +244,7 @@ class Transcriber:
         events: list[Event] = []
         words: tuple[Word, ...] = ()
         if step.window is not None and hypothesis is not None:
+            hypothesis = heard_words(hypothesis, step.end_sample)
             verdict = judge(hypothesis, len(step.window.samples))
             if verdict is not Verdict.SOUND:
                 events.append(GuardFired(verdict))
@@ -246,7 +262,7 @@ class Transcriber:
         if decided:
             self._through = max(self._through, step.end_sample)
         committed = words[: self._certain(step, words)]
-        self._pending = words[len(committed) :]
+        self._remember(words, len(committed))
         self._committed += committed
         first = self._first
         self._trim(step)
@@ -268,6 +284,17 @@ class Transcriber:
         return events
 
     @property
+    def _pending(self) -> tuple[Word, ...]:
+        """The newest hypothesis, behind the committed words."""
+        return self._hypotheses[-1] if self._hypotheses else ()
+
+    def _remember(self, words: tuple[Word, ...], num_committed: int) -> None:
+        """Keep as many hypotheses as the next one may have to agree with."""
+        kept = max(1, (self._cadence.agreement or 0) - 1)
+        behind = [hypothesis[num_committed:] for hypothesis in (*self._hypotheses, words)]
+        self._hypotheses = tuple(behind[-kept:])
+
+    @property
     def _speech_end(self) -> int:
         """Position after the newest audio: behind it nobody speaks."""
         end = self._audio.end_sample
@@ -285,13 +312,22 @@ class Transcriber:
 
     def _is_new_audio(self, end: int, step_samples: int) -> bool:
         new = min(end, self._speech_end) - max(self._through, self._first)
-        return self._cadence.agreement and new >= step_samples
+        return self._cadence.live and new >= step_samples
+
+    def _is_pause(self, end: int) -> bool:
+        """Whether it has become quiet behind what was decoded."""
+        loud_until, pause = self._audio.loud_until, self._cadence.pause
+        waited_for = self._cadence.live and pause > 0 and loud_until > self._first
+        return waited_for and self._through < loud_until + pause <= end
 
     def _window(self, end: int) -> Window:
+        said = [*self._committed, *self._pending]
+        first_try = self._attempt == 0
         return Window(
             samples=self._audio.read(self._first, end),
             first_sample=self._first,
-            prompt=self._prompt if self._attempt == 0 else (),
+            prompt=(*self._prompt, *self._context) if first_try else (),
+            draft=tuple(token for word in said for token in word.token_ids) if first_try else (),
             language_code=self._language,
             task=self._task,
             temperature=self._temperature if self._attempt < _MAX_ATTEMPTS else _RETRY_TEMPERATURE,
@@ -316,8 +352,23 @@ class Transcriber:
             return whole or sum(1 for word in words if word.first_sample < limit)
         if not self._language:
             return 0
-        before = step.end_sample - self._cadence.hold
-        return agree(self._pending, words, before_sample=before)
+        if step.paused and words and words[-1].text.endswith(_SENTENCE_ENDS):
+            return len(words)
+        return max(self._attended(step, words), self._agreed(step, words))
+
+    def _attended(self, step: Step, words: tuple[Word, ...]) -> int:
+        distance = self._cadence.attention
+        if distance is None:
+            return 0
+        return attended(words, before_sample=step.end_sample - distance)
+
+    def _agreed(self, step: Step, words: tuple[Word, ...]) -> int:
+        if self._cadence.agreement is None:
+            return 0
+        shared = agree(self._hypotheses, words, num_hypotheses=self._cadence.agreement)
+        # Quiet behind a word is as good as sound.
+        distance = 0 if step.paused else self._cadence.agreed_attention
+        return attended(words[:shared], before_sample=step.end_sample - distance)
 
     def _ordered(self, words: tuple[Word, ...]) -> tuple[Word, ...]:
         """The words with times that never run backwards, as attention's sometimes do."""
@@ -374,10 +425,17 @@ class Transcriber:
         return power, place
 
     def _cut(self, sample: int, left: Sequence[Word]) -> None:
-        self._committed = list(left)
+        self._let_go(len(self._committed) - len(left))
         self._audio.release(sample)
         self._first = sample
         self._through = max(self._through, sample)
+
+    def _let_go(self, num_words: int) -> None:
+        """Make the oldest committed words context: their audio leaves the window."""
+        gone = [token for word in self._committed[:num_words] for token in word.token_ids]
+        context = [*self._context, *gone]
+        self._context = tuple(context[len(context) - min(self._cadence.context, len(context)) :])
+        del self._committed[:num_words]
 
     def _end_window(self, speech_end: int) -> None:
         """Commit what precedes a gap, then start a new window behind it."""
@@ -388,8 +446,8 @@ class Transcriber:
             self._marks.append(_Mark(speech_end, None, self._heard))
 
     def _start_window(self, first_sample: int) -> None:
-        self._committed = []
-        self._pending = ()
+        self._let_go(len(self._committed))
+        self._hypotheses = ()
         self._audio.release(first_sample)
         self._first = first_sample
         self._through = max(self._through, first_sample)

@@ -27,10 +27,14 @@ LIVE = Cadence(
     window=samples(24),
     keep=samples(2),
     gap=samples(2),
-    hold=samples(1),
-    agreement=True,
+    live=True,
+    attention=None,
+    agreement=2,
+    agreed_attention=samples(1),
+    pause=0,
+    context=32,
 )
-FILE = replace(LIVE, window=samples(28), agreement=False)
+FILE = replace(LIVE, window=samples(28), live=False)
 
 POISON = -30_000
 """A level that breaks the model."""

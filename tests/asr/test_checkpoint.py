@@ -30,7 +30,8 @@ def states(draw: st.DrawFn) -> State:
         through_sample=first + draw(st.integers(0, samples(30))),
         settled_sample=draw(st.integers(0, 1 << 48)),
         committed=tuple(draw(st.lists(words, max_size=5))),
-        pending=tuple(draw(st.lists(words, max_size=5))),
+        hypotheses=tuple(draw(st.lists(st.lists(words, max_size=4).map(tuple), max_size=3))),
+        context=tuple(draw(st.lists(st.integers(0, 60_000), max_size=32))),
         language_code=draw(st.sampled_from(["", "en", "yue"])),
     )
 
@@ -61,7 +62,9 @@ def test_no_bytes_are_anything_but_a_state_or_damaged(data: bytes) -> None:
         checkpoint.decode(data)
 
 
-GOOD = State(0, samples(5), 0, (Word(" a", 0, 100, 0.5, (1, 2)),), (Word(" b", 100, 200),), "en")
+GOOD = State(
+    0, samples(5), 0, (Word(" a", 0, 100, 0.5, (1, 2)),), ((Word(" b", 100, 200),),), (7, 8), "en"
+)
 FIELDS = json.loads(checkpoint.encode(GOOD)[4:])
 
 
@@ -73,7 +76,7 @@ def sealed(text: bytes) -> bytes:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 1},
         {"version": "1"},
         {"window_first_sample": None},
         {"window_first_sample": "x"},
@@ -85,8 +88,11 @@ def sealed(text: bytes) -> bytes:
         {"committed": [5]},
         {"committed": [{}]},
         {"committed": [{"text": " a"}]},
-        {"pending": [{**FIELDS["pending"][0], "token_ids": ["x"]}]},
-        {"pending": [{**FIELDS["pending"][0], "probability": "high"}]},
+        {"hypotheses": [[{**FIELDS["hypotheses"][0][0], "token_ids": ["x"]}]]},
+        {"hypotheses": [[{**FIELDS["hypotheses"][0][0], "probability": "high"}]]},
+        {"hypotheses": FIELDS["hypotheses"][0]},
+        {"context": ["x"]},
+        {"context": 5},
     ],
     ids=str,
 )

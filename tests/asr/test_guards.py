@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.asr.guards import Verdict, judge, loop_start
+from services.asr.guards import Verdict, heard_words, judge, loop_start
 from services.asr.recognizer import Hypothesis
 from services.common.timeline import samples
 from services.common.words import Word
@@ -74,3 +74,24 @@ def test_a_decoding_is_judged_by_what_it_says_of_itself(
     hypothesis: Hypothesis, num_samples: int, verdict: Verdict
 ) -> None:
     assert judge(hypothesis, num_samples) is verdict
+
+
+@pytest.mark.parametrize(
+    ("starts_s", "heard"),
+    [
+        ([], 0),
+        ([0.0, 1.0, 1.9], 3),
+        ([0.0, 1.0, 1.92], 2),
+        ([0.0, 1.92, 1.95, 1.98, 2.0, 2.0], 1),
+        # What comes behind a word without room has none either.
+        ([1.95, 1.0], 0),
+    ],
+)
+def test_what_is_said_after_the_audio_has_ended_was_not_heard(
+    starts_s: list[float], heard: int
+) -> None:
+    said = Hypothesis(
+        tuple(Word(" so", samples(start), samples(start) + 1) for start in starts_s),
+        *("en", 1.0, 0.0, -0.1),
+    )
+    assert heard_words(said, samples(2)).words == said.words[:heard]

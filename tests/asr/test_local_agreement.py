@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,34 +15,39 @@ def words(text: str) -> list[Word]:
 
 
 @pytest.mark.parametrize(
-    ("previous", "current", "before", "agreed"),
+    ("previous", "current", "agreed"),
     [
-        ("", "", 1000, 0),
-        ("", "to be", 1000, 0),
-        ("to be", "", 1000, 0),
-        ("to be", "to be or", 1000, 2),
-        ("to be or", "to be", 1000, 2),
-        ("to bee or", "to be or", 1000, 1),
-        ("two be or", "to be or", 1000, 0),
-        ("To, be!", "to Be or", 1000, 2),
-        ("to be or not", "to be or not", 380, 4),
-        ("to be or not", "to be or not", 379, 3),
-        ("to be or not", "to be or not", 79, 0),
-        ("to be or not", "to be or not", -5, 0),
-        ("... be", "! be", 1000, 0),
-        ("... be", "... be", 1000, 2),
+        ([""], "", 0),
+        ([""], "to be", 0),
+        (["to be"], "", 0),
+        (["to be"], "to be or", 2),
+        (["to be or"], "to be", 2),
+        (["to bee or"], "to be or", 1),
+        (["two be or"], "to be or", 0),
+        (["To, be!"], "to Be or", 2),
+        (["... be"], "! be", 0),
+        (["... be"], "... be", 2),
+        (["to be or not", "to be or"], "to be or not", 3),
+        (["to bee or not", "to be or"], "to be or not", 1),
+        (["to be or not", "to bee"], "to be or not", 1),
     ],
 )
-def test_words_are_certain_while_two_hypotheses_share_them(
-    previous: str, current: str, before: int, agreed: int
+def test_words_are_certain_while_consecutive_hypotheses_share_them(
+    previous: Sequence[str], current: str, agreed: int
 ) -> None:
-    assert agree(words(previous), words(current), before_sample=before) == agreed
+    others = [words(text) for text in previous]
+    assert agree(others, words(current), num_hypotheses=len(others) + 1) == agreed
 
 
-def test_times_of_the_newer_hypothesis_count() -> None:
-    [early], [late] = words("be"), [Word(" be", 500, 900)]
-    assert agree([late], [early], before_sample=500) == 1
-    assert agree([early], [late], before_sample=500) == 0
+def test_only_the_newest_hypotheses_have_to_agree() -> None:
+    previous = [words("two bee"), words("to be")]
+    assert agree(previous, words("to be or"), num_hypotheses=2) == 2
+    assert agree(previous, words("to be or"), num_hypotheses=3) == 0
+
+
+def test_with_too_few_hypotheses_nothing_is_certain() -> None:
+    assert agree([], words("to be"), num_hypotheses=2) == 0
+    assert agree([words("to be")], words("to be"), num_hypotheses=3) == 0
 
 
 @pytest.mark.parametrize(
@@ -64,14 +71,13 @@ def test_case_width_and_punctuation_make_no_other_word(text: str, form: str) -> 
 texts = st.lists(st.sampled_from(["to", "be", "To,", "or"]), max_size=8).map(" ".join)
 
 
-@given(previous=texts, current=texts, before=st.integers(0, 900))
+@given(hypotheses=st.lists(texts, min_size=2, max_size=4))
 def test_what_is_agreed_is_a_shared_beginning_and_no_longer_one_exists(
-    previous: str, current: str, before: int
+    hypotheses: list[str],
 ) -> None:
-    old, new = words(previous), words(current)
-    agreed = agree(old, new, before_sample=before)
-    forms = [[normal_form(word.text) for word in side] for side in (old, new)]
-    assert forms[0][:agreed] == forms[1][:agreed]
-    assert all(word.end_sample <= before for word in new[:agreed])
-    if agreed < min(len(old), len(new)):
-        assert forms[0][agreed] != forms[1][agreed] or new[agreed].end_sample > before
+    *old, new = map(words, hypotheses)
+    agreed = agree(old, new, num_hypotheses=len(hypotheses))
+    forms = [[normal_form(word.text) for word in side] for side in (*old, new)]
+    assert len({tuple(side[:agreed]) for side in forms}) == 1
+    if agreed < min(map(len, forms)):
+        assert len({side[agreed] for side in forms}) > 1

@@ -41,7 +41,15 @@ from tests.asr.harness import (
     take_in,
 )
 
-PACES = [pytest.param(LIVE, id="live"), pytest.param(FILE, id="file")]
+ALIGN_ATT = replace(LIVE, agreement=None, attention=samples(1))
+EITHER = replace(LIVE, agreed_attention=samples(0.6), attention=samples(1.2), pause=samples(0.35))
+PACES = [
+    pytest.param(LIVE, id="local-agreement"),
+    pytest.param(replace(LIVE, agreement=3), id="local-agreement-3"),
+    pytest.param(ALIGN_ATT, id="align-att"),
+    pytest.param(EITHER, id="either"),
+    pytest.param(FILE, id="file"),
+]
 MESSAGE_S = 0.1
 
 SLUR_S = 0.25
@@ -83,7 +91,7 @@ def test_live_words_come_within_a_step_and_a_hold_of_being_said() -> None:
         if isinstance(event, Committed) and heard < ending(words):
             # Agreement needs two hypotheses, a step apart, of which the first may lack the word.
             late = heard - event.words[0].end_sample
-            assert late <= LIVE.hold + 2 * STEP + samples(0.2)
+            assert late <= LIVE.agreed_attention + 2 * STEP + samples(0.2)
     assert len(history.commits) > 25
 
 
@@ -101,6 +109,109 @@ def test_words_on_which_no_two_hypotheses_agree_are_not_committed() -> None:
     transcriber = Transcriber(LIVE, language_code="en")
     history = follow(transcriber, model, cut(lane(words, end), every(0.1, end)), finish=False)
     assert history.words == words[:3]
+
+
+def test_attention_commits_a_word_from_a_single_hypothesis() -> None:
+    words = script([0.5] * 4)
+    end = words[-2].end_sample + samples(1)
+    transcriber = Transcriber(ALIGN_ATT, language_code="en")
+    piece = Piece(0, end, spoken(words, end))
+    history = follow(transcriber, ScriptedRecognizer(words), [piece], finish=False)
+    assert len(history.windows) == 1
+    assert history.words == words[:3]
+
+
+@pytest.mark.parametrize("hypotheses", [2, 3, 4])
+def test_agreement_takes_as_many_hypotheses_as_it_is_told(hypotheses: int) -> None:
+    words = script([0.5])
+    end = samples(9)
+    cadence = replace(LIVE, agreement=hypotheses, agreed_attention=0)
+    transcriber = Transcriber(cadence, language_code="en")
+    audio = spoken(words, end)
+    pieces = [Piece(n * STEP, STEP, audio[n * STEP : (n + 1) * STEP]) for n in range(9)]
+    history = follow(transcriber, ScriptedRecognizer(words), pieces, finish=False)
+    assert [heard for heard, event in history.events if isinstance(event, Committed)] == [
+        hypotheses * STEP
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "committed"),
+    [(" end.", True), (" end?", True), (" end,", False), (" end", False)],
+)
+def test_a_sentence_that_has_ended_is_committed_while_it_is_quiet(
+    text: str, committed: bool
+) -> None:
+    words = [*script([0.4, 0.1])[:-1], Word(text, samples(0.9), samples(1.2), 0.9, (1,))]
+    end = samples(1.6)
+    transcriber = Transcriber(replace(LIVE, pause=samples(0.35)), language_code="en")
+    pieces = cut(lane(words, end), every(MESSAGE_S, end))
+    history = follow(transcriber, ScriptedRecognizer(words), pieces, finish=False)
+    # The first step is after a second; the second one is due to the pause.
+    assert len(history.windows) == 2
+    assert (history.words == words) is committed
+
+
+def test_quiet_behind_a_word_is_as_good_as_sound() -> None:
+    words = script([0.2, 0.1])
+    end = samples(1.6)
+    transcriber = Transcriber(replace(LIVE, pause=samples(0.35)), language_code="en")
+    pieces = cut(lane(words, end), every(MESSAGE_S, end))
+    history = follow(transcriber, ScriptedRecognizer(words), pieces, finish=False)
+    assert history.words == words, "agreed, though less than a second from the end"
+
+
+def test_one_pause_is_decoded_once() -> None:
+    words = script([0.2])
+    end = samples(0.95)
+    transcriber = Transcriber(replace(LIVE, pause=samples(0.35)), language_code="en")
+    pieces = cut(lane(words, end), every(0.02, end))
+    history = follow(transcriber, ScriptedRecognizer(words), pieces, finish=False)
+    assert len(history.windows) == 1
+
+
+def test_what_leaves_the_window_becomes_its_context() -> None:
+    words = [replace(word, token_ids=(2 * n, 2 * n + 1)) for n, word in enumerate(chatter(150))]
+    history = transcribed(words, cadence=replace(LIVE, context=9))
+    said = [token for word in words for token in word.token_ids]
+    assert history.words == words
+    assert history.windows[0].prompt == ()
+    for window in history.windows:
+        inside = [w for w in words if w.first_sample >= window.first_sample]
+        before = said[: 2 * (len(words) - len(inside))]
+        assert list(window.prompt) == before[-9:]
+    assert len(history.windows[-1].prompt) == 9
+
+
+def test_the_draft_is_what_the_window_said_last() -> None:
+    words = [replace(word, token_ids=(n,)) for n, word in enumerate(chatter(40))]
+    history = transcribed(words, slur_s=0)
+    for window, later in pairwise(history.windows):
+        heard = [n for n in later.draft if words[n].first_sample >= later.first_sample]
+        assert list(later.draft) == heard
+        if later.first_sample == window.first_sample:
+            end = window.first_sample + len(window.samples)
+            assert [words[n] for n in heard] == [
+                word
+                for word in words
+                if window.first_sample <= word.first_sample and word.end_sample <= end
+            ]
+
+
+def test_a_window_that_is_refused_is_decoded_again_without_prompt_and_draft() -> None:
+    words = [replace(word, token_ids=(n,)) for n, word in enumerate(chatter(20))]
+    end = ending(words)
+    model = ScriptedRecognizer(words)
+    loop = tuple(Word(" no", n, n + 1) for n in range(9))
+    model.amiss = lambda window, heard: replace(heard, words=loop) if window.draft else heard
+    transcriber = Transcriber(LIVE, language_code="en", prompt=(99,))
+    history = follow(transcriber, model, cut(lane(words, end), every(0.1, end)))
+    assert history.words == words
+    refused = [window for window in history.windows if window.draft]
+    again = [window for window in history.windows[1:] if not window.draft]
+    assert len(refused) == len(again) > 5
+    assert {window.prompt for window in refused} == {(99,)}
+    assert {window.prompt for window in again} == {()}
 
 
 def test_a_file_is_decoded_in_full_windows_without_a_tail_of_agreement() -> None:
@@ -376,7 +487,8 @@ def test_a_first_word_before_the_language_is_known_is_not_lost(prompted: bool) -
     given_codes = [window.language_code for window in history.windows]
     known = given_codes.index("de")
     assert given_codes == [""] * known + ["de"] * (len(given_codes) - known)
-    assert all(window.prompt == transcriber_prompt(prompted) for window in history.windows)
+    kept = transcriber_prompt(prompted)
+    assert all(window.prompt[: len(kept)] == kept for window in history.windows)
 
 
 def transcriber_prompt(prompted: bool) -> tuple[int, ...]:

@@ -57,3 +57,33 @@ def test_nothing_behind_a_position_is_forgotten_with_it(
     begin = min(released, position)
     assert audio.read(begin, position).tolist() == whole.read(begin, position).tolist()
     assert audio.end_sample == (position if released < position else None)
+
+
+@pytest.mark.parametrize(
+    ("levels", "until"),
+    [
+        ([], 0),
+        ([0.0] * 5, 0),
+        ([0.5] * 5, 5),
+        ([0.5, 0.5, 0.0, 0.0, 0.0], 2),
+        ([0.5, 0.0, 0.5, 0.0, 0.0], 3),
+        ([0.5, 0.5, 0.03, 0.03], 2),  # noise, 24 dB below
+        ([0.5, 0.5, 0.05, 0.05], 4),  # 20 dB below
+        ([0.03, 0.03], 2),  # somebody whispers
+    ],
+)
+@pytest.mark.parametrize("frames_at_once", [1, 2, 100])
+def test_it_is_quiet_behind_the_last_frame_that_is_loud_for_its_window(
+    levels: list[float], until: int, frames_at_once: int
+) -> None:
+    audio, size = Waveform(), 320 * frames_at_once
+    sound = np.repeat(np.array(levels, np.float32), 320)
+    for first in range(0, len(sound), size):
+        audio.append(first, sound[first : first + size])
+    assert audio.loud_until == until * 320
+
+
+def test_a_run_of_no_samples_is_no_sound() -> None:
+    audio = Waveform()
+    audio.append(5, np.zeros(0, np.float32))
+    assert audio.loud_until == 0

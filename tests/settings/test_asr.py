@@ -86,7 +86,9 @@ class Metronome:
     def _hear(self, window: Window) -> Hypothesis:
         end = window.first_sample + len(window.samples)
         beats = range(-(-window.first_sample // BEAT) * BEAT, end - BEAT + 1, BEAT)
-        words = tuple(Word(f" {beat // BEAT}", beat, beat + BEAT) for beat in beats)
+        words = tuple(
+            Word(f" {beat // BEAT}", beat, beat + BEAT, 1.0, (beat // BEAT,)) for beat in beats
+        )
         return Hypothesis(words, "en", 1.0, 0.0, 0.0)
 
 
@@ -233,7 +235,7 @@ async def test_a_file_is_decoded_in_windows_of_its_own_length(flip: Flip, settin
 
 
 def follow(
-    paces: Paces, duration_s: float, *, file: bool = False
+    paces: Paces, duration_s: float, *, file: bool = False, model: Metronome | None = None
 ) -> tuple[list[float], list[float]]:
     """Play audio into a stream, a tenth of a second at a time.
 
@@ -241,7 +243,7 @@ def follow(
         The lengths of the windows, and how long after its end each word was committed, in seconds.
 
     """
-    model = Metronome()
+    model = model or Metronome()
     transcriber = Transcriber(paces.file if file else paces.live, language_code="en")
     lags: list[float] = []
     tenth = np.zeros(samples(0.1), np.float32)
@@ -272,11 +274,11 @@ async def test_a_stream_alone_is_decoded_after_so_much_new_audio(
         call.cancel()
 
 
-@flips("ASR", max_step_ms={600: grpc.StatusCode.RESOURCE_EXHAUSTED, 5000: grpc.StatusCode.OK})
+@flips("ASR", max_step_ms={800: grpc.StatusCode.RESOURCE_EXHAUSTED, 5000: grpc.StatusCode.OK})
 async def test_a_stream_is_refused_with_which_steps_would_have_to_be_longer(
     flip: Flip, settings: Settle
 ) -> None:
-    model = Metronome(takes_s=0.3)
+    model = Metronome(takes_s=0.4)
     async with replica(model, settings(max_step_ms=flip.value, workers=1)) as channel:
         stub = rpc.AsrServiceStub(channel)
         first = stub.Transcribe()
@@ -292,10 +294,52 @@ def test_a_live_window_grows_to_its_length_and_no_further(flip: Flip, settings: 
     assert (max(windows) <= 6) is flip.effect
 
 
-@flips("ASR", hold_ms={0: 1.0, 2000: 2.0})
-def test_a_word_is_held_until_so_much_audio_is_behind_it(flip: Flip, settings: Settle) -> None:
-    _, lags = follow(asr.paces(settings(hold_ms=flip.value)), 10)
+@flips("ASR", agreed_threshold={0: 1.0, 100: 2.0})
+def test_a_shared_word_waits_until_so_many_frames_are_behind_it(
+    flip: Flip, settings: Settle
+) -> None:
+    chosen = settings(policy="local-agreement", agreed_threshold=flip.value)
+    _, lags = follow(asr.paces(chosen), 10)
     assert min(lags) == flip.effect
+
+
+@flips("ASR", frame_threshold={0: 0.0, 100: 2.0})
+def test_attention_alone_waits_until_so_many_frames_are_behind_a_word(
+    flip: Flip, settings: Settle
+) -> None:
+    _, lags = follow(asr.paces(settings(policy="align-att", frame_threshold=flip.value)), 10)
+    assert min(lags) == flip.effect
+
+
+@flips("ASR", policy={"either": 0.0, "align-att": 0.0, "local-agreement": 1.0})
+def test_a_word_is_certain_by_the_policy_that_was_chosen(flip: Flip, settings: Settle) -> None:
+    chosen = settings(policy=flip.value, agreed_threshold=0, frame_threshold=0)
+    _, lags = follow(asr.paces(chosen), 10)
+    assert min(lags) == flip.effect
+
+
+@flips("ASR", agreement={2: 1.0, 4: 3.0})
+def test_so_many_hypotheses_have_to_share_a_word(flip: Flip, settings: Settle) -> None:
+    chosen = settings(policy="local-agreement", agreed_threshold=0, agreement=flip.value)
+    _, lags = follow(asr.paces(chosen), 10)
+    assert min(lags) == flip.effect
+
+
+@flips("ASR", pause_ms={0: False, 300: True})
+def test_quiet_makes_a_stream_be_decoded_before_its_step(flip: Flip, settings: Settle) -> None:
+    transcriber = Transcriber(asr.paces(settings(pause_ms=flip.value)).live, language_code="en")
+    word = np.full(samples(0.3), 0.5, np.float32)
+    transcriber.push(0, np.pad(word, (0, samples(0.35))))
+    assert (transcriber.next_step(samples(1)) is not None) is flip.effect
+
+
+@flips("ASR", context_tokens={0: 0, 5: 5})
+def test_so_many_tokens_of_what_was_said_are_given_with_a_window(
+    flip: Flip, settings: Settle
+) -> None:
+    model = Metronome()
+    follow(asr.paces(settings(context_tokens=flip.value)), 40, model=model)
+    assert len(model.batches[-1][0].prompt) == flip.effect
 
 
 @flips("ASR", keep_ms={0: 0.0, 2000: 2.0})
@@ -332,7 +376,12 @@ def hear(chosen: Settings, reading: FloatArray) -> list[object]:
 
 
 @pytest.mark.usefixtures("models")
-@flips("ASR", beam_size={1: True, 5: False}, pad_s={3.0: True, 0.0: False})
+@flips(
+    "ASR",
+    beam_size={1: True, 5: False},
+    pad_s={3.0: True, 0.0: False},
+    min_window_s={10.0: True, 0.0: False},
+)
 def test_what_is_heard_depends_on_the_beam_and_the_pad(
     flip: Flip, settings: Settle, reading: FloatArray
 ) -> None:
