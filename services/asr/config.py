@@ -18,9 +18,9 @@ class Settings(ServiceSettings):
     model: str
     """Name in the catalogue, such as `base`, or a folder with a Whisper model: CTranslate2's,
     Hugging Face's `.safetensors` or OpenAI's `.pt`."""
-    engine: Literal["auto", "ctranslate2", "torch"] = "auto"
-    """What runs the model; `auto`: CTranslate2 if the model is in its format, it is installed, and
-    no other setting needs torch."""
+    engine: Literal["auto", "onnx", "ctranslate2", "torch"] = "auto"
+    """What runs the model; `auto`: torch if the model or another setting needs it, else `onnx` for
+    int8 without a beam on a CPU, else CTranslate2."""
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     """Where the model runs; `mps`, Apple's GPU, with torch alone."""
     compute_type: Literal["auto", "int8", "int8_float16", "bfloat16", "float16", "float32"] = "auto"

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from services.asr.engines.alignment_heads import Head, dump_heads
 from services.asr.engines.torch_whisper import TorchWhisper
 from services.asr.engines.whisper_weights import load_checkpoint
-from services.asr.engines.whisper_window import FRAME_SAMPLES
+from services.asr.engines.whisper_window import FRAME_SAMPLES, Framing
 from services.asr.recognizer import Window
 from services.common import models
 from services.common.audio import FloatArray
@@ -145,8 +145,7 @@ def find_heads(
         device=device,
         compute_type="float32",
         threads=os.cpu_count() or 1,
-        pad_s=3.0,
-        bucket_s=1.0,
+        framing=Framing(pad_s=3.0, min_s=0.0, bucket_s=1.0),
         alignment_heads=json.dumps(heads),
     )
     windows = [window for sound in sounds for window in windows_of(sound, language_code)]

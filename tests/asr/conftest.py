@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from services.asr.engines.ctranslate2_whisper import CTranslate2Whisper
+from services.asr.engines.whisper_window import Framing
 from services.common.audio import FloatArray, PcmArray
 from services.common.timeline import SAMPLE_RATE_HZ
+
+FRAMING = Framing(pad_s=3.0, min_s=0.0, bucket_s=1.0)
 
 
 def load(folder: Path) -> CTranslate2Whisper:
@@ -21,8 +24,7 @@ def load(folder: Path) -> CTranslate2Whisper:
         workers=1,
         threads=2,
         beam_size=1,
-        pad_s=3.0,
-        bucket_s=1.0,
+        framing=FRAMING,
     )
 
 

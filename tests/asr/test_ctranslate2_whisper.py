@@ -11,6 +11,7 @@ import pytest
 
 from services.asr.engines import ctranslate2_whisper as engine
 from services.asr.engines.ctranslate2_whisper import CTranslate2Whisper
+from services.asr.engines.whisper_window import max_tokens
 from services.asr.guards import Verdict, judge
 from services.asr.recognizer import Hypothesis, Task, Window
 from services.common.audio import FloatArray
@@ -18,7 +19,7 @@ from services.common.errors import DeviceError
 from services.common.models import ModelError
 from services.common.timeline import SAMPLE_RATE_HZ, samples
 from services.common.words import Word, text_of
-from tests.asr.conftest import load
+from tests.asr.conftest import FRAMING, load
 
 READ = "Ever tried, ever failed. No matter, try again. Fail again. Fail better."
 """The first nine seconds of beckett.wav."""
@@ -104,7 +105,7 @@ def test_a_loop_ends_at_the_same_token_in_every_batch(
     beside, _ = tiny.recognize([short, longer])
     assert len(alone.words) >= 40, "it is a loop"
     assert texts_and_times(beside) == texts_and_times(alone)
-    assert sum(len(word.token_ids) for word in alone.words) == engine._max_tokens(short)
+    assert sum(len(word.token_ids) for word in alone.words) == max_tokens(short)
 
 
 def texts_and_times(heard: Hypothesis) -> list[tuple[str, int, int]]:
@@ -273,8 +274,8 @@ def timed(model: CTranslate2Whisper, code: str, tokens: tuple[int, ...]) -> tupl
         text_token_probs=[0.5] * len(tokens),
     )
     window = Window(SILENCE, 0)
-    tokenizer = model._tokenizers[code, Task.TRANSCRIBE]
-    return engine._timed_words(window, tokenizer, list(tokens), alignment)
+    split = model._tokens.split(tokens, code)
+    return engine._timed_words(window, split, tokens, alignment)
 
 
 def test_a_folder_without_a_model_says_what_it_lacks(tmp_path: Path) -> None:
@@ -295,7 +296,7 @@ def test_a_tokenizer_of_another_model_is_refused(
         (tmp_path / name).symlink_to(models("tiny.en") / name)
     path = tmp_path / "tokenizer.json"
     path.write_text("no JSON")
-    with pytest.raises(DeviceError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="cannot be read"):
         load(tmp_path)
     shutil.copy(models("tiny.en") / "tokenizer.json", path)
     path.write_text(path.read_text().replace("<|endoftext|>", "<|theend|>"))
@@ -312,6 +313,5 @@ def test_a_number_format_that_the_device_lacks_says_so(models: Callable[[str], P
             workers=1,
             threads=1,
             beam_size=1,
-            pad_s=3,
-            bucket_s=1,
+            framing=FRAMING,
         )

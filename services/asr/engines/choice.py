@@ -5,13 +5,19 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from services.asr.config import Settings
+from services.asr.engines.whisper_window import Framing
 from services.asr.recognizer import Recognizer
 from services.common import models
 from services.common.models import ModelError
 
-Engine: TypeAlias = Literal["ctranslate2", "torch"]
+Engine: TypeAlias = Literal["onnx", "ctranslate2", "torch"]
 
 _COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
+_LIBRARIES: dict[Engine, tuple[str, ...]] = {
+    "onnx": ("ctranslate2", "onnx", "onnxruntime"),
+    "ctranslate2": ("ctranslate2",),
+    "torch": ("torch",),
+}
 
 
 def load_engine(chosen: Settings, *, workers: int, threads: int) -> Recognizer:
@@ -29,9 +35,11 @@ def load_engine(chosen: Settings, *, workers: int, threads: int) -> Recognizer:
     """
     path = models.locate(chosen.model)
     engine = engine_of(chosen, path)
-    if find_spec(engine) is None:
-        extra = {"ctranslate2": "asr", "torch": "asr-torch"}[engine]
-        raise ModelError(f"{path} needs {engine}: pip install 'voxmesh[{extra}]'")
+    if lacking := _lacking(engine):
+        extra = "asr-torch" if engine == "torch" else "asr"
+        raise ModelError(f"{path} needs {lacking[0]}: pip install 'voxmesh[{extra}]'")
+    if engine == "onnx":
+        return _onnx(chosen, path, workers, threads)
     if engine == "torch":
         return _torch(chosen, path, threads)
     return _ctranslate2(chosen, path, workers, threads)
@@ -50,18 +58,33 @@ def engine_of(chosen: Settings, path: Path) -> Engine:
         "ASR_LORA": chosen.lora,
     }
     needs_torch = [name for name, asked in of_torch.items() if asked]
+    beyond_onnx = {
+        f"ASR_DEVICE={chosen.device}": chosen.device != "cpu",
+        f"ASR_COMPUTE_TYPE={chosen.compute_type}": chosen.compute_type not in {"auto", "int8"},
+        f"ASR_BEAM_SIZE={chosen.beam_size}": chosen.beam_size > 1,
+    }
+    needs_other = [name for name, asked in beyond_onnx.items() if asked]
     engine: Engine
     if chosen.engine != "auto":
         engine = chosen.engine
-    elif needs_torch or _is_of_torch(path) or not find_spec("ctranslate2"):
+    elif needs_torch or _is_of_torch(path) or _lacking("ctranslate2"):
         engine = "torch"
-    else:
+    elif needs_other or not (path / "model.bin").is_file() or _lacking("onnx"):
         engine = "ctranslate2"
-    if engine == "ctranslate2" and needs_torch:
+    else:
+        engine = "onnx"
+    if engine != "torch" and needs_torch:
         raise ModelError(f"{needs_torch[0]} works with ASR_ENGINE=torch alone")
+    if engine == "onnx" and needs_other:
+        raise ModelError(f"{needs_other[0]} does not work with ASR_ENGINE=onnx")
     if engine == "torch" and chosen.beam_size > 1:
         raise ModelError("torch decodes greedily: ASR_BEAM_SIZE has to be 1 with it")
     return engine
+
+
+def _lacking(engine: Engine) -> list[str]:
+    """What an engine needs and is not installed."""
+    return [name for name in _LIBRARIES[engine] if find_spec(name) is None]
 
 
 def _is_of_torch(path: Path) -> bool:
@@ -69,6 +92,16 @@ def _is_of_torch(path: Path) -> bool:
     formats = ("*.safetensors", "*.pt")
     held = any(next(path.glob(pattern), None) for pattern in formats)
     return path.is_file() or (held and not (path / "model.bin").is_file())
+
+
+def _framing(chosen: Settings) -> Framing:
+    return Framing(pad_s=chosen.pad_s, min_s=chosen.min_window_s, bucket_s=chosen.bucket_s)
+
+
+def _onnx(chosen: Settings, path: Path, workers: int, threads: int) -> Recognizer:
+    from services.asr.engines.onnx_whisper import OnnxWhisper
+
+    return OnnxWhisper(path, workers=workers, threads=threads, framing=_framing(chosen))
 
 
 def _ctranslate2(chosen: Settings, path: Path, workers: int, threads: int) -> Recognizer:
@@ -82,8 +115,7 @@ def _ctranslate2(chosen: Settings, path: Path, workers: int, threads: int) -> Re
         workers=workers,
         threads=threads,
         beam_size=chosen.beam_size,
-        pad_s=chosen.pad_s,
-        bucket_s=chosen.bucket_s,
+        framing=_framing(chosen),
     )
 
 
@@ -96,8 +128,7 @@ def _torch(chosen: Settings, path: Path, threads: int) -> Recognizer:
         device=chosen.device,
         compute_type=chosen.compute_type,
         threads=threads,
-        pad_s=chosen.pad_s,
-        bucket_s=chosen.bucket_s,
+        framing=_framing(chosen),
         alignment_heads=chosen.alignment_heads,
         lora=Path(chosen.lora).expanduser() if chosen.lora else None,
     )

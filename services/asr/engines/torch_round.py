@@ -6,57 +6,21 @@ chosen one by one. Rows that have ended leave the batch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import TypeAlias
 
-import numpy as np
 import torch
 
+from services.asr.engines import whisper_row
 from services.asr.engines.torch_decoder import Decoder, Sound, Text
+from services.asr.engines.whisper_row import verified_places
+
+Row: TypeAlias = whisper_row.Row[torch.Tensor]
+Vocabulary: TypeAlias = whisper_row.Vocabulary[torch.Tensor]
 
 _LEAVING_SHARE = 0.25
 """Rows that have ended stay until they are so many: to leave means to copy the others."""
 _VERIFIED_AT_ONCE = 256
 """Positions of drafts: each takes a row as long as the vocabulary."""
-
-
-@dataclass(slots=True)
-class Row:
-    """A window's text: how it begins, and what has been said."""
-
-    start: Sequence[int]
-    """Prompt, if any, and the tokens that start a text."""
-    sot: int
-    """Index of start-of-transcript in it."""
-    draft: Sequence[int]
-    """Tokens that may well come first."""
-    limit: int
-    """Tokens it may say."""
-    num_frames: int
-    """Encoder frames in which its words lie: the sound without the pad."""
-    temperature: float = 0.0
-    chance: np.random.Generator = field(default_factory=np.random.default_rng)
-    """Draws its tokens, if it has a temperature."""
-    tokens: list[int] = field(default_factory=list)
-    log_probabilities: list[float] = field(default_factory=list)
-    """Of each token among those of text."""
-    no_speech_probability: float = 0.0
-    scores: list[torch.Tensor] = field(default_factory=list)
-    """(heads, tokens, frames) float32 each: what the alignment heads looked at, before softmax,
-    at every token from start-of-transcript on."""
-    ended: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """Which tokens may be said."""
-
-    eot: int
-    """Ends a text. Above it there is no text."""
-    no_speech: int
-    barred: torch.Tensor
-    """(vocabulary,) float32, 0 or minus infinity."""
-    barred_first: torch.Tensor
-    """The same for the first token of a text."""
 
 
 def decode(decoder: Decoder, vocabulary: Vocabulary, rows: Sequence[Row], sound: Sound) -> None:
@@ -97,13 +61,7 @@ class _Round:
         self._judge_speech(states)
         chosen = self._choose_after_drafts(states)
         for number, row in enumerate(self._rows):
-            choices = chosen[number]
-            for token, (choice, log_probability) in zip([*row.draft, None], choices, strict=True):
-                self._say(row, choice, log_probability)
-                if row.ended or choice != token:
-                    break
-            # If it has not ended, its last token is chosen but not said: nothing of it to keep.
-            end = len(row.start) + len(row.tokens) - (not row.ended)
+            end = row.verify(chosen[number], eot=self._vocabulary.eot)
             self._keep_scores(number, queries, row.sot, end)
 
     def _step(self) -> None:
@@ -117,7 +75,7 @@ class _Round:
         for number, (row, choice) in enumerate(zip(self._rows, choices, strict=True)):
             if not row.ended:
                 row.scores.append(scores[number, :, :, : row.num_frames])
-                self._say(row, *choice)
+                row.say(*choice, eot=self._vocabulary.eot)
 
     def _leave(self) -> None:
         """Let rows go that have ended."""
@@ -127,13 +85,6 @@ class _Round:
             self._sound = self._sound.select(index)
             self._text = self._text.select(index)
             self._rows = [self._rows[number] for number in staying]
-
-    def _say(self, row: Row, token: int, log_probability: float) -> None:
-        if token == self._vocabulary.eot or len(row.tokens) == row.limit:
-            row.ended = True
-        else:
-            row.tokens.append(token)
-            row.log_probabilities.append(log_probability)
 
     def _keep_scores(
         self, number: int, queries: Sequence[torch.Tensor], begin: int, end: int
@@ -151,11 +102,7 @@ class _Round:
 
     def _choose_after_drafts(self, states: torch.Tensor) -> list[list[tuple[int, float]]]:
         """Per row, what comes first, and what comes after each token of its draft."""
-        places = [
-            (number, len(row.start) - 1 + place)
-            for number, row in enumerate(self._rows)
-            for place in range(len(row.draft) + 1)
-        ]
+        places = verified_places(self._rows)
         chosen: list[list[tuple[int, float]]] = [[] for _ in self._rows]
         for begin in range(0, len(places), _VERIFIED_AT_ONCE):
             part = places[begin : begin + _VERIFIED_AT_ONCE]

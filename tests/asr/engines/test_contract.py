@@ -10,6 +10,7 @@ import jiwer
 import numpy as np
 import pytest
 
+from services.asr.engines.whisper_window import FRAME_SAMPLES
 from services.asr.events import Flushed, Tail
 from services.asr.guards import Verdict, judge
 from services.asr.recognizer import Hypothesis, Recognizer, Window
@@ -19,9 +20,9 @@ from services.common.timeline import samples
 from services.common.words import Word, text_of
 from tests.asr.harness import LIVE, Piece, decode, follow, rest_of
 
-ENGINES = ("tiny", "torch_tiny", "torch_toy")
-"""tiny.en in int8 on CTranslate2, in float32 on torch, and random weights on torch."""
-REAL = ENGINES[:2]
+ENGINES = ("tiny", "onnx_tiny", "torch_tiny", "torch_toy")
+"""tiny.en in int8 on CTranslate2 and on ONNX Runtime, in float32 on torch; and random weights."""
+REAL = ENGINES[:3]
 
 
 @pytest.fixture(params=ENGINES)
@@ -57,10 +58,16 @@ def tokens_of(heard: Hypothesis) -> tuple[int, ...]:
 
 
 def assert_same(one: Hypothesis, other: Hypothesis, *, within: float = 0.02) -> None:
-    """The same words at the same places; numbers may differ as sums in another order do."""
-    assert [replace(word, probability=0) for word in one.words] == [
-        replace(word, probability=0) for word in other.words
+    """The same words at the same places, but for a frame.
+
+    Numbers may differ as sums in another order do.
+    """
+    assert [(word.text, word.token_ids) for word in one.words] == [
+        (word.text, word.token_ids) for word in other.words
     ]
+    for here, there in zip(one.words, other.words, strict=True):
+        assert abs(here.first_sample - there.first_sample) <= FRAME_SAMPLES
+        assert abs(here.end_sample - there.end_sample) <= FRAME_SAMPLES
     assert [word.probability for word in one.words] == pytest.approx(
         [word.probability for word in other.words], abs=within
     )

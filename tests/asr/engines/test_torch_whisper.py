@@ -19,6 +19,7 @@ from services.common.errors import DeviceError
 from services.common.models import ModelError
 from services.common.timeline import samples
 from services.common.words import text_of
+from tests.asr.conftest import FRAMING
 from tests.asr.engines.toy import SHAPE, load_torch, toy_checkpoint, without
 
 Models = Callable[[str], Path]
@@ -45,7 +46,7 @@ def tokens_of(heard: Hypothesis) -> tuple[int, ...]:
 def test_the_same_weights_say_the_same_as_in_ctranslate2(
     name: str, models: Models, two_cities: FloatArray
 ) -> None:
-    """float16 weights, both computing in float32, with the same pad and no rounding."""
+    """float16 weights, both computing in float32."""
     other = CTranslate2Whisper(
         models(name),
         device="cpu",
@@ -53,8 +54,7 @@ def test_the_same_weights_say_the_same_as_in_ctranslate2(
         workers=1,
         threads=1,
         beam_size=1,
-        pad_s=3.0,
-        bucket_s=0.02,
+        framing=FRAMING,
     )
     model = load_torch(load_checkpoint(models(name)))
     for first in (0, 9, 25):

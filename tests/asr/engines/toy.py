@@ -11,6 +11,7 @@ from services.asr.engines.torch_model import config_of
 from services.asr.engines.torch_tensors import as_array
 from services.asr.engines.torch_whisper import TorchWhisper
 from services.asr.engines.whisper_checkpoint import PROJECTION, Checkpoint, Dimensions
+from tests.asr.conftest import FRAMING
 
 SHAPE = Dimensions(
     n_mels=80,
@@ -62,7 +63,6 @@ def load_torch(checkpoint: Checkpoint, **how: object) -> TorchWhisper:
         "device": "cpu",
         "compute_type": "float32",
         "threads": 1,
-        "pad_s": 3.0,
-        "bucket_s": 1.0,
+        "framing": FRAMING,
     }
     return TorchWhisper(checkpoint, **(usual | how))  # type: ignore[arg-type]

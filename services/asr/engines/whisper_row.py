@@ -1,0 +1,205 @@
+"""A window's text while it is said: what engines that choose their own tokens have in common."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.asr.engines.whisper_tokens import WhisperTokens
+from services.asr.engines.whisper_window import TEXT_POSITIONS, align_mel_frames, max_tokens
+from services.asr.engines.whisper_words import timed_words
+from services.asr.recognizer import Hypothesis, Window
+from services.common.audio import FloatArray
+from services.common.models import ModelError
+from services.common.timeline import samples
+
+ArrayT = TypeVar("ArrayT")
+"""The engine's: numpy's or torch's."""
+
+_SHORT_SAMPLES = samples(8.0)
+
+
+@dataclass(slots=True)
+class Row(Generic[ArrayT]):
+    """A window's text: how it begins, and what has been said."""
+
+    start: Sequence[int]
+    """Prompt, if any, and the tokens that start a text."""
+    sot: int
+    """Index of start-of-transcript in it."""
+    draft: Sequence[int]
+    """Tokens that may well come first."""
+    limit: int
+    """Tokens it may say."""
+    num_frames: int
+    """Encoder frames in which its words lie: the sound without the pad."""
+    temperature: float = 0.0
+    chance: np.random.Generator = field(default_factory=np.random.default_rng)
+    """Draws its tokens, if it has a temperature."""
+    tokens: list[int] = field(default_factory=list)
+    log_probabilities: list[float] = field(default_factory=list)
+    """Of each token among those of text."""
+    no_speech_probability: float = 0.0
+    scores: list[ArrayT] = field(default_factory=list)
+    """(heads, tokens, frames) float32 each: what the alignment heads looked at, before softmax,
+    at every token from start-of-transcript on."""
+    ended: bool = False
+
+    def say(self, token: int, log_probability: float, *, eot: int) -> None:
+        """Add a token that was chosen, unless it or the limit ends the text."""
+        if token == eot or len(self.tokens) == self.limit:
+            self.ended = True
+        else:
+            self.tokens.append(token)
+            self.log_probabilities.append(log_probability)
+
+    def verify(self, choices: Sequence[tuple[int, float]], *, eot: int) -> int:
+        """Add what was chosen at the start, and behind each token of the draft that was right.
+
+        Args:
+            choices: Token and log probability: of the first, and behind each of the draft's.
+            eot: Ends a text.
+
+        Returns:
+            How many tokens that were said stay, those that start the text included.
+
+        """
+        for token, choice in zip([*self.draft, None], choices, strict=True):
+            self.say(*choice, eot=eot)
+            if self.ended or choice[0] != token:
+                break
+        # If it has not ended, its last token is chosen but not said.
+        return len(self.start) + len(self.tokens) - (not self.ended)
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary(Generic[ArrayT]):
+    """Which tokens may be said."""
+
+    eot: int
+    """Ends a text. Above it there is no text."""
+    no_speech: int
+    barred: ArrayT
+    """(vocabulary,) float32, 0 or minus infinity."""
+    barred_first: ArrayT
+    """The same for the first token of a text."""
+
+
+def vocabulary_of(tokens: WhisperTokens, num_vocab: int) -> Vocabulary[FloatArray]:
+    """Text, and its end; but nothing that stands for no speech.
+
+    Raises:
+        ModelError: The tokenizer is of a model with more tokens.
+
+    """
+    if tokens.no_speech >= num_vocab:
+        raise ModelError(f"the tokenizer has more tokens than the model, which has {num_vocab}")
+    barred = np.zeros(num_vocab, np.float32)
+    # Above the end of a text there are languages, tasks and times: no text.
+    barred[tokens.eot + 1 :] = -np.inf
+    barred[list(tokens.unspoken())] = -np.inf
+    first = np.zeros(num_vocab, np.float32)
+    first[list(tokens.blank())] = -np.inf
+    return Vocabulary(tokens.eot, tokens.no_speech, barred, first)
+
+
+def row_of(window: Window, language_code: str, tokens: WhisperTokens) -> Row[ArrayT]:
+    """A window's text before anything is said."""
+    before = tokens.prompt(window.prompt)
+    start = [*before, *tokens.start(language_code, window.task)]
+    limit = min(max_tokens(window), TEXT_POSITIONS - len(start))
+    return Row(
+        start=start,
+        sot=len(before),
+        draft=draft_of(window, tokens)[:limit],
+        limit=limit,
+        num_frames=align_mel_frames(window) // 2,
+        temperature=window.temperature,
+        # The same window says the same, whatever is decoded beside it.
+        chance=np.random.default_rng((window.first_sample, len(window.samples))),
+    )
+
+
+def draft_of(window: Window, tokens: WhisperTokens) -> list[int]:
+    """As much of the draft as is text; nothing where chance decides."""
+    if window.temperature > 0:
+        return []
+    end = next(
+        (n for n, token in enumerate(window.draft) if not 0 <= token < tokens.eot),
+        len(window.draft),
+    )
+    return list(window.draft[:end])
+
+
+def takes_few_passes(window: Window, tokens: WhisperTokens) -> bool:
+    """Whether little is left to say token by token; a batch takes as long as its slowest row."""
+    return len(window.samples) <= _SHORT_SAMPLES or bool(draft_of(window, tokens))
+
+
+def verified_places(rows: Sequence[Row[ArrayT]]) -> list[tuple[int, int]]:
+    """Row, and index into its start and draft, of each token behind which one is chosen first."""
+    return [
+        (number, len(row.start) - 1 + place)
+        for number, row in enumerate(rows)
+        for place in range(len(row.draft) + 1)
+    ]
+
+
+def hypothesis_of(
+    window: Window,
+    language: tuple[str, float],
+    row: Row[ArrayT],
+    tokens: WhisperTokens,
+    token_frames: Callable[[Sequence[ArrayT], int], NDArray[np.int64]],
+) -> Hypothesis:
+    """What a window said.
+
+    Args:
+        window: The window.
+        language: Its code, and the confidence in it.
+        row: Its text, said.
+        tokens: Of the model.
+        token_frames: Row's scores, and the number of tokens that start the text -> (n + 1,) the
+            encoder frame at which each of its n tokens starts, and the last one ends.
+
+    """
+    if not row.tokens:
+        return Hypothesis((), *language, row.no_speech_probability, 0.0)
+    words = timed_words(
+        window,
+        tokens.split(row.tokens, language[0]),
+        row.tokens,
+        token_frames(row.scores, len(row.start) - row.sot),
+        np.exp(row.log_probabilities).tolist(),
+    )
+    mean = float(np.mean(row.log_probabilities))
+    return Hypothesis(words, *language, row.no_speech_probability, mean)
+
+
+def languages_of(
+    windows: Sequence[Window],
+    tokens: WhisperTokens,
+    first_logits: Callable[[list[int]], FloatArray],
+) -> list[tuple[str, float]]:
+    """Each window's language, and the confidence in it.
+
+    Args:
+        windows: Of a batch.
+        tokens: Of the model.
+        first_logits: Rows of the batch -> (rows, vocabulary) what each would say behind
+            start-of-transcript. It is asked about windows whose language is not given.
+
+    """
+    if not tokens.languages:
+        return [("en", 1.0)] * len(windows)
+    found = [(window.language_code, 1.0) for window in windows]
+    unknown = [number for number, (code, _) in enumerate(found) if not code]
+    if unknown:
+        spoken = first_logits(unknown)[:, list(tokens.languages.values())]
+        weights = np.exp(spoken - spoken.max(-1, keepdims=True))
+        for number, weight in zip(unknown, weights, strict=True):
+            best = int(weight.argmax())
+            found[number] = tokens.language_codes[best], float(weight[best] / weight.sum())
+    return found
