@@ -10,10 +10,11 @@ import structlog
 from services.asr.config import Settings
 from services.asr.engines.choice import load_engine
 from services.asr.load import Limits
+from services.asr.policies.policy import Policy
 from services.asr.recognizer import Recognizer, Window
 from services.asr.scheduler import Scheduler
 from services.asr.servicer import AsrServicer, Paces
-from services.asr.transcriber import Cadence
+from services.asr.transcriber import Cadence, samples_of_frames
 from services.common import models
 from services.common.errors import DeviceError
 from services.common.process import start
@@ -49,18 +50,15 @@ def recognizer(chosen: Settings) -> Recognizer:
 
 def paces(chosen: Settings) -> Paces:
     """How live streams and files are decoded."""
-
-    def frames(number: int) -> int:
-        return samples_of_ms(20 * number)
-
     live = Cadence(
         window=samples(chosen.window_s),
         keep=samples_of_ms(chosen.keep_ms),
         gap=samples(chosen.gap_s),
         live=True,
-        attention=None if chosen.policy == "local-agreement" else frames(chosen.frame_threshold),
-        agreement=None if chosen.policy == "align-att" else chosen.agreement,
-        agreed_attention=frames(chosen.agreed_threshold),
+        policy=Policy(chosen.policy),
+        attention=samples_of_frames(chosen.frame_threshold),
+        agreement=chosen.agreement,
+        agreed_attention=samples_of_frames(chosen.agreed_threshold),
         pause=samples_of_ms(chosen.pause_ms),
         context=chosen.context_tokens,
     )

@@ -127,12 +127,14 @@ class AsrServicer(rpc.AsrServiceServicer):
         resumed = opened.checkpoint if opened.HasField("checkpoint") else None
         state = state_of(resumed, self._format)
         languages = self._recognizer.language_codes
+        pace = self._paces.get(config.pace, self._live)
+        told = wire.prompt_text(config)
         return Transcriber(
-            self._paces.get(config.pace, self._live),
+            wire.cadence_of(config, pace),
             first_sample=first_sample_of(opened.first_sample, resumed),
             language_code=config.language_code or (languages[0] if len(languages) == 1 else ""),
             task=task,
-            prompt=self._recognizer.encode_text(config.prompt) if config.prompt else (),
+            prompt=self._recognizer.encode_text(told) if told else (),
             temperature=round(config.temperature, 6),
             state=None if state is None else checkpoint.decode(state),
         )

@@ -27,6 +27,7 @@ from services.asr.guards import Verdict, heard_words, judge, loop_start
 from services.asr.policies.align_att import attended
 from services.asr.policies.continuation import continuation
 from services.asr.policies.local_agreement import agree
+from services.asr.policies.policy import Policy
 from services.asr.recognizer import Hypothesis, Task, Window
 from services.asr.waveform import Waveform
 from services.common.audio import FloatArray
@@ -49,6 +50,11 @@ _RETRY_TEMPERATURE = 0.4
 _SENTENCE_ENDS = (".", "?", "!", "。", "？", "！")  # noqa: RUF001 -- full-width marks are meant
 
 
+def samples_of_frames(num_frames: int) -> int:
+    """Encoder frames of 20 ms, in which thresholds are given, as samples."""
+    return num_frames * samples(0.02)
+
+
 @dataclass(frozen=True, slots=True)
 class Cadence:
     """From how much audio a stream is decoded, and what of it is certain. All in samples."""
@@ -62,12 +68,14 @@ class Cadence:
     """Silence that starts a new window; shorter silence stays in it."""
     live: bool
     """Somebody waits: decode while it is spoken. Otherwise only full windows and flushes count."""
-    attention: int | None
-    """A word is certain if attention places it this far from the end of the audio (AlignAtt)."""
-    agreement: int | None
-    """A word is certain if so many hypotheses in a row share it (LocalAgreement-n),"""
+    policy: Policy
+    """What makes a word certain before a flush does."""
+    attention: int
+    """AlignAtt: how far from the end of the audio attention has to place a word."""
+    agreement: int
+    """LocalAgreement: how many hypotheses in a row have to share a word,"""
     agreed_attention: int
-    """and attention places it at least this far from the end of the audio."""
+    """and how far from the end of the audio attention has to place it."""
     pause: int
     """Quiet that makes a live stream be decoded at once: a sentence may have ended. 0: none."""
     context: int
@@ -290,7 +298,7 @@ class Transcriber:
 
     def _remember(self, words: tuple[Word, ...], num_committed: int) -> None:
         """Keep as many hypotheses as the next one may have to agree with."""
-        kept = max(1, (self._cadence.agreement or 0) - 1)
+        kept = self._cadence.agreement - 1
         behind = [hypothesis[num_committed:] for hypothesis in (*self._hypotheses, words)]
         self._hypotheses = tuple(behind[-kept:])
 
@@ -357,13 +365,12 @@ class Transcriber:
         return max(self._attended(step, words), self._agreed(step, words))
 
     def _attended(self, step: Step, words: tuple[Word, ...]) -> int:
-        distance = self._cadence.attention
-        if distance is None:
+        if self._cadence.policy is Policy.LOCAL_AGREEMENT:
             return 0
-        return attended(words, before_sample=step.end_sample - distance)
+        return attended(words, before_sample=step.end_sample - self._cadence.attention)
 
     def _agreed(self, step: Step, words: tuple[Word, ...]) -> int:
-        if self._cadence.agreement is None:
+        if self._cadence.policy is Policy.ALIGN_ATT:
             return 0
         shared = agree(self._hypotheses, words, num_hypotheses=self._cadence.agreement)
         # Quiet behind a word is as good as sound.

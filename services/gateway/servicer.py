@@ -22,6 +22,7 @@ from services.gateway.decoder import (
 )
 from services.gateway.gateway import Gateway
 from services.gateway.session import Session, SessionConfig, Task
+from services.gateway.session_config import Policy
 from services.gateway.tasks import Bell, first_error
 from services.gateway.transcript import Transcript
 from voxmesh.gateway.v1 import gateway_pb2 as pb
@@ -43,6 +44,13 @@ _TASKS = {
     pb.TASK_UNSPECIFIED: Task.TRANSCRIBE,
     pb.TASK_TRANSCRIBE: Task.TRANSCRIBE,
     pb.TASK_TRANSLATE: Task.TRANSLATE,
+}
+
+_POLICIES = {
+    pb.POLICY_UNSPECIFIED: None,
+    pb.POLICY_LOCAL_AGREEMENT: Policy.LOCAL_AGREEMENT,
+    pb.POLICY_ALIGN_ATT: Policy.ALIGN_ATT,
+    pb.POLICY_EITHER: Policy.EITHER,
 }
 
 Requests = AsyncIterator[pb.ConverseRequest]
@@ -68,6 +76,11 @@ class GatewayServicer(rpc.GatewayServiceServicer):
             model=opening.model,
             task=_task(opening),
             prompt=opening.prompt,
+            hotwords=tuple(opening.hotwords),
+            policy=_policy(opening),
+            frame_threshold=(
+                opening.frame_threshold if opening.HasField("frame_threshold") else None
+            ),
         )
         settings = self._gateway.settings
         with self._gateway.session(config) as session:
@@ -281,6 +294,12 @@ def _task(opening: pb.Open) -> Task:
     if (task := _TASKS.get(opening.task)) is None:
         raise InvalidRequestError(f"unknown task {opening.task}")
     return task
+
+
+def _policy(opening: pb.Open) -> Policy | None:
+    if opening.policy not in _POLICIES:
+        raise InvalidRequestError(f"unknown policy {opening.policy}")
+    return _POLICIES[opening.policy]
 
 
 def _offset(sample: int) -> Duration:

@@ -18,6 +18,14 @@ class Task(Enum):
     TRANSLATE = "translate"
 
 
+class Policy(Enum):
+    """What makes a live word certain."""
+
+    LOCAL_AGREEMENT = "local-agreement"
+    ALIGN_ATT = "align-att"
+    EITHER = "either"
+
+
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
     """What a client asks for."""
@@ -33,3 +41,9 @@ class SessionConfig:
     prompt: str = ""
     pace: Pace = Pace.LIVE
     temperature: float = 0.0
+    hotwords: tuple[str, ...] = ()
+    """Names and terms that may be spoken."""
+    policy: Policy | None = None
+    """None: the recogniser's setting."""
+    frame_threshold: int | None = None
+    """Of AlignAtt, in encoder frames of 20 ms; None: the recogniser's setting."""

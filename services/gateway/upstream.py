@@ -9,7 +9,7 @@ import grpc.aio
 from services.common.telemetry import trace_metadata
 from services.common.words import Word, words_from_proto
 from services.gateway.route import Audio, End, FlushMark, Gap, Piece
-from services.gateway.session_config import Pace, SessionConfig, Task
+from services.gateway.session_config import Pace, Policy, SessionConfig, Task
 from services.gateway.speech_map import SpeechMap
 from services.gateway.transcript import Transcript
 from voxmesh.asr.v1 import asr_pb2, asr_pb2_grpc
@@ -19,6 +19,12 @@ from voxmesh.vad.v1 import vad_pb2, vad_pb2_grpc
 TASKS = {
     Task.TRANSCRIBE: asr_pb2.TASK_TRANSCRIBE,
     Task.TRANSLATE: asr_pb2.TASK_TRANSLATE,
+}
+_POLICIES = {
+    None: asr_pb2.POLICY_UNSPECIFIED,
+    Policy.LOCAL_AGREEMENT: asr_pb2.POLICY_LOCAL_AGREEMENT,
+    Policy.ALIGN_ATT: asr_pb2.POLICY_ALIGN_ATT,
+    Policy.EITHER: asr_pb2.POLICY_EITHER,
 }
 _PACES = {Pace.LIVE: asr_pb2.PACE_LIVE, Pace.FILE: asr_pb2.PACE_FILE}
 
@@ -199,6 +205,9 @@ class AsrUpstream:
             prompt=self._config.prompt,
             pace=_PACES[self._config.pace],
             temperature=self._config.temperature,
+            hotwords=self._config.hotwords,
+            policy=_POLICIES[self._config.policy],
+            frame_threshold=self._config.frame_threshold,
         )
         return asr_pb2.TranscribeRequest(
             open=asr_pb2.Open(

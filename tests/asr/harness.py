@@ -15,6 +15,7 @@ import numpy as np
 
 from services.asr.checkpoint import State
 from services.asr.events import Committed, Event, Moved
+from services.asr.policies.policy import Policy
 from services.asr.recognizer import Hypothesis, Recognizer, Task, Window
 from services.asr.transcriber import Cadence, Transcriber
 from services.common.audio import FloatArray
@@ -28,7 +29,8 @@ LIVE = Cadence(
     keep=samples(2),
     gap=samples(2),
     live=True,
-    attention=None,
+    policy=Policy.LOCAL_AGREEMENT,
+    attention=samples(1.2),
     agreement=2,
     agreed_attention=samples(1),
     pause=0,

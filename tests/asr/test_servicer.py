@@ -143,7 +143,7 @@ async def test_each_pause_is_flushed_and_answered_in_order(tmp_path: Path) -> No
     assert [*spoken, *words(rest)] == EXPECTED
 
 
-FORMAT = f"whisper-{MODEL}/1"
+FORMAT = f"whisper-{MODEL}/{checkpoint.VERSION}"
 GOOD = audio(0, bytes(1200))
 
 
@@ -169,6 +169,23 @@ GOOD = audio(0, bytes(1200))
         ),
         ([opening(config=pb.TranscribeConfig(task=pb.TASK_TRANSLATE))], "cannot do task 2"),
         ([opening(config=pb.TranscribeConfig(task=7))], "cannot do task 7"),  # type: ignore[arg-type]
+        (
+            [opening(config=pb.TranscribeConfig(policy=7))],  # type: ignore[arg-type]
+            "config.policy is 7, which is none",
+        ),
+        (
+            [opening(config=pb.TranscribeConfig(frame_threshold=201))],
+            "config.frame_threshold is 201, not 0 to 200",
+        ),
+        ([opening(config=pb.TranscribeConfig(frame_threshold=-1))], "is -1, not 0 to 200"),
+        (
+            [opening(config=pb.TranscribeConfig(hotwords=["a"] * 101))],
+            "config.hotwords has 101 of at most 1 characters, not 100 of 100",
+        ),
+        (
+            [opening(config=pb.TranscribeConfig(hotwords=["a" * 101]))],
+            "config.hotwords has 1 of at most 101 characters, not 100 of 100",
+        ),
         ([opening(config=pb.TranscribeConfig(temperature=1.01))], "temperature is 1.01, not 0"),
         ([opening(config=pb.TranscribeConfig(temperature=-0.1))], "temperature is -0.1"),
         ([opening(config=pb.TranscribeConfig(temperature=float("nan")))], "temperature is nan"),
@@ -214,10 +231,10 @@ async def test_a_model_that_is_not_served_is_not_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
-        (stage_pb2.Checkpoint(format="silero/1", state=b"x"), "reads 'whisper-scripted/1'"),
-        (stage_pb2.Checkpoint(format="whisper-base/1"), "reads 'whisper-scripted/1'"),
-        (stage_pb2.Checkpoint(format="whisper-scripted/1", state=b"x"), "damaged"),
-        (stage_pb2.Checkpoint(format="whisper-scripted/1"), "damaged"),
+        (stage_pb2.Checkpoint(format="silero/1", state=b"x"), "reads 'whisper-scripted/2'"),
+        (stage_pb2.Checkpoint(format="whisper-base/1"), "reads 'whisper-scripted/2'"),
+        (stage_pb2.Checkpoint(format="whisper-scripted/2", state=b"x"), "damaged"),
+        (stage_pb2.Checkpoint(format="whisper-scripted/2"), "damaged"),
     ],
 )
 async def test_a_foreign_or_damaged_checkpoint_is_refused(
@@ -394,6 +411,43 @@ async def test_what_a_stream_asks_for_reaches_the_model(tmp_path: Path) -> None:
         await converse(replica.stub, [opening(config=config), *messages(LANE[:40]), FINISH])
     for [window] in model.batches:
         assert (window.prompt, window.temperature) == ((97, 98), 0.3)
+
+
+async def test_hotwords_stand_before_the_prompt(tmp_path: Path) -> None:
+    model = ScriptedRecognizer(SAID)
+    config = pb.TranscribeConfig(language_code="en", prompt="ab", hotwords=["x", "y"])
+    async with serving(model, tmp_path) as replica:
+        await converse(replica.stub, [opening(config=config), *messages(LANE[:20]), FINISH])
+    assert model.batches[0][0].prompt == tuple(map(ord, "x, y ab"))
+
+
+@pytest.mark.parametrize(
+    ("config", "commits_at_once"),
+    [
+        (pb.TranscribeConfig(), False),
+        (pb.TranscribeConfig(policy=pb.POLICY_LOCAL_AGREEMENT, frame_threshold=0), False),
+        (pb.TranscribeConfig(policy=pb.POLICY_ALIGN_ATT), False),
+        (pb.TranscribeConfig(policy=pb.POLICY_ALIGN_ATT, frame_threshold=0), True),
+        (pb.TranscribeConfig(policy=pb.POLICY_EITHER, frame_threshold=0), True),
+    ],
+    ids=str,
+)
+async def test_a_stream_has_the_policy_and_the_threshold_that_it_asks_for(
+    config: pb.TranscribeConfig, commits_at_once: bool, tmp_path: Path
+) -> None:
+    model = ScriptedRecognizer(SAID)
+    config.language_code = "en"
+    end = SAID[0].end_sample + samples(1)
+    async with serving(model, tmp_path) as replica:
+        call = replica.stub.Transcribe()
+        await call.write(opening(config=config))
+        for message in messages([piece for piece in LANE if piece.end_sample <= end]):
+            await call.write(message)
+        first = await read(call)
+        while first.WhichOneof("event") not in ("tail", "commit"):
+            first = await read(call)
+        assert (first.WhichOneof("event") == "commit") is commits_at_once
+        call.cancel()
 
 
 async def test_it_says_what_it_can_do(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from services.asr import checkpoint
 from services.asr.events import Committed, Flushed, GuardFired, LanguageKnown, Moved, Tail
 from services.asr.guards import Verdict
+from services.asr.policies.policy import Policy
 from services.asr.recognizer import Hypothesis, Window
 from services.asr.transcriber import Cadence, Transcriber
 from services.common.errors import InvalidRequestError
@@ -41,8 +42,8 @@ from tests.asr.harness import (
     take_in,
 )
 
-ALIGN_ATT = replace(LIVE, agreement=None, attention=samples(1))
-EITHER = replace(LIVE, agreed_attention=samples(0.6), attention=samples(1.2), pause=samples(0.35))
+ALIGN_ATT = replace(LIVE, policy=Policy.ALIGN_ATT, attention=samples(1))
+EITHER = replace(LIVE, policy=Policy.EITHER, agreed_attention=samples(0.6), pause=samples(0.35))
 PACES = [
     pytest.param(LIVE, id="local-agreement"),
     pytest.param(replace(LIVE, agreement=3), id="local-agreement-3"),

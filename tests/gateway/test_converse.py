@@ -201,6 +201,7 @@ async def test_silence_is_no_news() -> None:
             "INVALID_ARGUMENT",
             "INVALID_REQUEST",
         ),
+        (pb.Open(policy=7), "INVALID_ARGUMENT", "INVALID_REQUEST"),  # type: ignore[arg-type]  # on purpose
         (pb.Open(encoding=99), "INVALID_ARGUMENT", "INVALID_REQUEST"),  # type: ignore[arg-type]  # on purpose
     ],
 )

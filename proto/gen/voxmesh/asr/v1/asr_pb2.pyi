@@ -46,6 +46,34 @@ TASK_TRANSLATE: Task.ValueType  # 2
 """English words, whatever is spoken."""
 Global___Task: _TypeAlias = Task  # noqa: Y015
 
+class _Policy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Policy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POLICY_UNSPECIFIED: _Policy.ValueType  # 0
+    """The replica's setting."""
+    POLICY_LOCAL_AGREEMENT: _Policy.ValueType  # 1
+    """Consecutive hypotheses that share it (LocalAgreement)."""
+    POLICY_ALIGN_ATT: _Policy.ValueType  # 2
+    """Attention that stays away from the end of the audio (AlignAtt)."""
+    POLICY_EITHER: _Policy.ValueType  # 3
+    """Either."""
+
+class Policy(_Policy, metaclass=_PolicyEnumTypeWrapper):
+    """What makes a live word certain."""
+
+POLICY_UNSPECIFIED: Policy.ValueType  # 0
+"""The replica's setting."""
+POLICY_LOCAL_AGREEMENT: Policy.ValueType  # 1
+"""Consecutive hypotheses that share it (LocalAgreement)."""
+POLICY_ALIGN_ATT: Policy.ValueType  # 2
+"""Attention that stays away from the end of the audio (AlignAtt)."""
+POLICY_EITHER: Policy.ValueType  # 3
+"""Either."""
+Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
 class _Pace:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -174,6 +202,9 @@ class TranscribeConfig(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     PACE_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
+    HOTWORDS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    FRAME_THRESHOLD_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model to use, by its catalogue name. Empty: the one the replica serves."""
     language_code: _builtins.str
@@ -186,6 +217,16 @@ class TranscribeConfig(_message.Message):
     """How soon words are wanted. Unspecified: live."""
     temperature: _builtins.float
     """Sampling temperature, 0 to 1. 0 (the default): the most probable words."""
+    policy: Global___Policy.ValueType
+    """What makes a live word certain. Unspecified: the replica's setting."""
+    frame_threshold: _builtins.int
+    """AlignAtt: how far from the end of the audio attention has to be, in encoder frames of 20 ms,
+    0 to 200. Unset: the replica's setting.
+    """
+    @_builtins.property
+    def hotwords(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names and terms that may be spoken, at most 100 of at most 100 characters."""
+
     def __init__(
         self,
         *,
@@ -195,12 +236,17 @@ class TranscribeConfig(_message.Message):
         prompt: _builtins.str = ...,
         pace: Global___Pace.ValueType = ...,
         temperature: _builtins.float = ...,
+        hotwords: _abc.Iterable[_builtins.str] | None = ...,
+        policy: Global___Policy.ValueType = ...,
+        frame_threshold: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold", "frame_threshold", b"frame_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["language_code", b"language_code", "model", b"model", "pace", b"pace", "prompt", b"prompt", "task", b"task", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold", "frame_threshold", b"frame_threshold", "hotwords", b"hotwords", "language_code", b"language_code", "model", b"model", "pace", b"pace", "policy", b"policy", "prompt", b"prompt", "task", b"task", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__frame_threshold: _TypeAlias = _typing.Literal["frame_threshold"]  # noqa: Y015
+    _WhichOneofArgType__frame_threshold: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__frame_threshold) -> _WhichOneofReturnType__frame_threshold | None: ...
 
 Global___TranscribeConfig: _TypeAlias = TranscribeConfig  # noqa: Y015
 

@@ -20,6 +20,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Policy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Policy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POLICY_UNSPECIFIED: _Policy.ValueType  # 0
+    """The mesh's setting."""
+    POLICY_LOCAL_AGREEMENT: _Policy.ValueType  # 1
+    """Consecutive hypotheses that share it (LocalAgreement)."""
+    POLICY_ALIGN_ATT: _Policy.ValueType  # 2
+    """Attention that stays away from the end of the audio (AlignAtt)."""
+    POLICY_EITHER: _Policy.ValueType  # 3
+    """Either."""
+
+class Policy(_Policy, metaclass=_PolicyEnumTypeWrapper):
+    """What makes a live word certain."""
+
+POLICY_UNSPECIFIED: Policy.ValueType  # 0
+"""The mesh's setting."""
+POLICY_LOCAL_AGREEMENT: Policy.ValueType  # 1
+"""Consecutive hypotheses that share it (LocalAgreement)."""
+POLICY_ALIGN_ATT: Policy.ValueType  # 2
+"""Attention that stays away from the end of the audio (AlignAtt)."""
+POLICY_EITHER: Policy.ValueType  # 3
+"""Either."""
+Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
 class _Encoding:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -135,6 +163,9 @@ class Open(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
+    HOTWORDS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    FRAME_THRESHOLD_FIELD_NUMBER: _builtins.int
     encoding: Global___Encoding.ValueType
     """What the bytes of audio are. Unspecified: a container, told apart by its first bytes."""
     sample_rate_hz: _builtins.int
@@ -149,6 +180,16 @@ class Open(_message.Message):
     """What the words are for. Unspecified: transcribe."""
     prompt: _builtins.str
     """Text that could stand before the speech: names and terms it may contain, or its style."""
+    policy: Global___Policy.ValueType
+    """What makes a word certain. Unspecified: the mesh's setting."""
+    frame_threshold: _builtins.int
+    """AlignAtt: how far from the end of the audio attention has to be, in encoder frames of 20 ms,
+    0 to 200; fewer are prompter, more are more accurate. Unset: the mesh's setting.
+    """
+    @_builtins.property
+    def hotwords(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names and terms that may be spoken, at most 100 of at most 100 characters."""
+
     def __init__(
         self,
         *,
@@ -159,12 +200,17 @@ class Open(_message.Message):
         model: _builtins.str = ...,
         task: Global___Task.ValueType = ...,
         prompt: _builtins.str = ...,
+        hotwords: _abc.Iterable[_builtins.str] | None = ...,
+        policy: Global___Policy.ValueType = ...,
+        frame_threshold: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold", "frame_threshold", b"frame_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "encoding", b"encoding", "language_code", b"language_code", "model", b"model", "prompt", b"prompt", "sample_rate_hz", b"sample_rate_hz", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold", "channels", b"channels", "encoding", b"encoding", "frame_threshold", b"frame_threshold", "hotwords", b"hotwords", "language_code", b"language_code", "model", b"model", "policy", b"policy", "prompt", b"prompt", "sample_rate_hz", b"sample_rate_hz", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__frame_threshold: _TypeAlias = _typing.Literal["frame_threshold"]  # noqa: Y015
+    _WhichOneofArgType__frame_threshold: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__frame_threshold) -> _WhichOneofReturnType__frame_threshold | None: ...
 
 Global___Open: _TypeAlias = Open  # noqa: Y015
 
