@@ -290,14 +290,20 @@ def plain(text: str) -> str:
     return " ".join(re.findall(r"[\w']+", text.lower()))
 
 
+@pytest.mark.parametrize("name", ["tiny", "onnx_tiny"])
 def test_engines_agree_on_the_same_weights(
-    tiny: Recognizer, torch_tiny: Recognizer, two_cities: FloatArray, beckett: FloatArray
+    name: str,
+    request: pytest.FixtureRequest,
+    torch_tiny: Recognizer,
+    two_cities: FloatArray,
+    beckett: FloatArray,
 ) -> None:
+    in_int8: Recognizer = request.getfixturevalue(name)
     windows = [part(two_cities, first, first + 11) for first in range(0, 44, 11)]
     windows.append(part(beckett, 0, 9))
     texts, others = [], []
     for window in windows:
-        one, other = alone(tiny, window), alone(torch_tiny, window)
+        one, other = alone(in_int8, window), alone(torch_tiny, window)
         texts.append(plain(text_of(one.words)))
         others.append(plain(text_of(other.words)))
         assert one.no_speech_probability == pytest.approx(other.no_speech_probability, abs=0.05)
