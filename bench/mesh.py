@@ -60,7 +60,7 @@ def served(model: str, environment: Mapping[str, str] | None = None) -> Iterator
 
     Args:
         model: Its name in the catalogue, or its folder.
-        environment: Settings of the services, such as ``ASR_STEP_MS``.
+        environment: Settings of the services, such as ``ASR_MIN_STEP_MS``.
 
     Raises:
         TimeoutError: The mesh was not ready in three minutes.

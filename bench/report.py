@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser, *, model: str) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a setting of the mesh, such as ASR_STEP_MS=500; may be repeated",
+        help="a setting of the mesh, such as ASR_MIN_STEP_MS=500; may be repeated",
     )
     parser.add_argument("--name", default="", help="of the result; default: model and engine")
 

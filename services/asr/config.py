@@ -40,7 +40,7 @@ class Settings(ServiceSettings):
     max_streams: PositiveInt = 32
     """Streams served at once; one more is refused with RESOURCE_EXHAUSTED."""
     beam_size: int = Field(default=1, ge=1, le=10)
-    """Hypotheses followed while decoding; 1 is greedy, and all that torch does."""
+    """Hypotheses followed while decoding; 1 is greedy; more with CTranslate2 alone."""
     pad_s: float = Field(default=3.0, ge=0, le=25)
     """Silence the encoder hears behind a window, in seconds."""
     min_window_s: float = Field(default=10.0, ge=0, le=30)
@@ -61,8 +61,9 @@ class Settings(ServiceSettings):
     frame_threshold: int = Field(default=60, ge=0, le=200)
     """AlignAtt: a word waits while attention places it this close to the end of the audio, in
     encoder frames of 20 ms."""
-    pause_ms: int = Field(default=350, ge=0, le=2000)
-    """Quiet behind which a live sentence is committed if it has ended, in milliseconds; 0: none."""
+    pause_ms: int = Field(default=0, ge=0, le=2000)
+    """Quiet behind which a live sentence that has ended is committed at once, in milliseconds:
+    prompter, less accurate where people pause in mid-sentence; 0: wait for the VAD."""
     context_tokens: int = Field(default=32, ge=0, le=200)
     """What was said before the window, and is given to the model with it, in tokens."""
     window_s: float = Field(default=16.0, ge=5, le=30)

@@ -10,7 +10,7 @@ HOW = {
     "hardware": "2 cores",
     "command": "python -m bench.latency",
     "model": "base",
-    "settings": {"ASR_STEP_MS": "500"},
+    "settings": {"ASR_MIN_STEP_MS": "500"},
 }
 
 
@@ -30,7 +30,7 @@ def test_a_table_stands_between_its_markers_and_nothing_else_is_touched(
     before = "a\n<!-- pauses -->\nold\n<!-- /pauses -->\nb\n<!-- growth -->\n<!-- /growth -->\nc"
     after = tables.rendered(before)
     assert after.startswith("a\n<!-- pauses -->\n`results/pauses-base.json`: model base")
-    assert "with `ASR_STEP_MS=500`, measured on 2026-11-22" in after
+    assert "with `ASR_MIN_STEP_MS=500`, measured on 2026-11-22" in after
     assert "| zeros: words lost | 1 |" in after
     assert "| none | 9.50 | 1 | 2 | 3 | 0 |" in after
     assert "old" not in after
