@@ -64,7 +64,7 @@ class Settings(ServiceSettings):
     pause_ms: int = Field(default=0, ge=0, le=2000)
     """Quiet behind which a live sentence that has ended is committed at once, in milliseconds:
     prompter, less accurate where people pause in mid-sentence; 0: wait for the VAD."""
-    context_tokens: int = Field(default=32, ge=0, le=200)
+    context_tokens: int = Field(default=0, ge=0, le=200)
     """What was said before the window, and is given to the model with it, in tokens."""
     window_s: float = Field(default=16.0, ge=5, le=30)
     """Audio beyond which a live window is cut at a committed word, in seconds."""
