@@ -11,16 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from services.asr.engines.alignment_heads import checked_heads, default_heads
 from services.asr.engines.whisper_checkpoint import (
     EMBEDDINGS,
     PROJECTION,
     Checkpoint,
     Tensor,
     Tensors,
+    checkpoint_of,
     dimensions_of,
-    read_json,
-    tokenizer_of,
 )
 from services.common.models import ModelError
 
@@ -56,17 +54,7 @@ def load(folder: Path) -> Checkpoint:
     except (KeyError, ValueError, RuntimeError) as error:
         raise ModelError(f"{folder}/model.bin is not a Whisper model's: {error}") from error
     dimensions = dimensions_of(tensors, audio_heads=audio_heads, text_heads=text_heads)
-    layers, heads = dimensions.n_text_layer, dimensions.n_text_head
-    path = folder / "config.json"
-    named = read_json(path).get("alignment_heads") if path.is_file() else None
-    return Checkpoint(
-        dimensions=dimensions,
-        tensors=tensors,
-        tokenizer=tokenizer_of(folder, dimensions.n_vocab),
-        alignment_heads=checked_heads(named, num_layers=layers, num_heads=heads)
-        if named
-        else default_heads(num_layers=layers, num_heads=heads),
-    )
+    return checkpoint_of(folder, dimensions, tensors, heads_file=folder / "config.json")
 
 
 def _read_variables(stream: BufferedReader) -> Tensors:

@@ -5,14 +5,13 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from services.asr.engines.alignment_heads import checked_heads, default_heads
 from services.asr.engines.torch_tensors import as_array
 from services.asr.engines.whisper_checkpoint import (
     Checkpoint,
     Tensors,
+    checkpoint_of,
     dimensions_of,
     read_json,
-    tokenizer_of,
 )
 from services.common.models import ModelError
 
@@ -36,14 +35,4 @@ def load(folder: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder}/config.json is not a Whisper model's: {error}") from error
     dimensions = dimensions_of(tensors, audio_heads=audio_heads, text_heads=text_heads)
-    layers, heads = dimensions.n_text_layer, dimensions.n_text_head
-    generation = folder / "generation_config.json"
-    named = read_json(generation).get("alignment_heads") if generation.is_file() else None
-    return Checkpoint(
-        dimensions=dimensions,
-        tensors=tensors,
-        tokenizer=tokenizer_of(folder, dimensions.n_vocab),
-        alignment_heads=checked_heads(named, num_layers=layers, num_heads=heads)
-        if named
-        else default_heads(num_layers=layers, num_heads=heads),
-    )
+    return checkpoint_of(folder, dimensions, tensors, heads_file=folder / "generation_config.json")

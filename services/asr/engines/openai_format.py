@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from services.asr.engines.alignment_heads import PUBLISHED, Head, default_heads, parse_heads
 from services.asr.engines.torch_tensors import as_array, as_tensor
 from services.asr.engines.whisper_checkpoint import (
     EMBEDDINGS,
     PROJECTION,
     Checkpoint,
     Dimensions,
-    tokenizer_of,
+    checkpoint_of,
 )
 from services.common.models import ModelError
 
@@ -62,12 +61,7 @@ def load(path: Path) -> Checkpoint:
         raise ModelError(f"{path} is no checkpoint of OpenAI's: {error}") from error
     except pickle.UnpicklingError as error:
         raise ModelError(f"{path} holds more than weights, or is damaged") from error
-    return Checkpoint(
-        dimensions=dimensions,
-        tensors=tensors,
-        tokenizer=tokenizer_of(path.parent, dimensions.n_vocab),
-        alignment_heads=_alignment_heads(path.stem, dimensions),
-    )
+    return checkpoint_of(path.parent, dimensions, tensors, name=path.stem)
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:
@@ -100,10 +94,3 @@ def _name_at_openai(name: str) -> str:
 
 def _dimensions(dims: Mapping[str, Any]) -> Dimensions:
     return Dimensions(**{name: int(value) for name, value in dims.items()})
-
-
-def _alignment_heads(name: str, dimensions: Dimensions) -> tuple[Head, ...]:
-    layers, heads = dimensions.n_text_layer, dimensions.n_text_head
-    if name in PUBLISHED:
-        return parse_heads(PUBLISHED[name], num_layers=layers, num_heads=heads)
-    return default_heads(num_layers=layers, num_heads=heads)

@@ -11,7 +11,13 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-from services.asr.engines.alignment_heads import Head
+from services.asr.engines.alignment_heads import (
+    PUBLISHED,
+    Head,
+    checked_heads,
+    default_heads,
+    parse_heads,
+)
 from services.common import models
 from services.common.models import ModelError
 
@@ -58,6 +64,31 @@ class Checkpoint:
     """Its ``tokenizer.json``."""
     alignment_heads: tuple[Head, ...]
     """Those that its files name, else OpenAI's for a model of that name, else the default."""
+
+
+def checkpoint_of(
+    folder: Path,
+    dimensions: Dimensions,
+    tensors: Tensors,
+    *,
+    heads_file: Path | None = None,
+    name: str = "",
+) -> Checkpoint:
+    """Put together a model that was read and what lies beside it.
+
+    Args:
+        folder: Where its tokenizer may be.
+        dimensions: Its shape.
+        tensors: Its weights.
+        heads_file: A JSON object that may name its alignment heads, if it is there.
+        name: Of a checkpoint of OpenAI's, whose heads are published.
+
+    Raises:
+        ModelError: There is no tokenizer, or the file is damaged or names heads that are not there.
+
+    """
+    tokenizer = tokenizer_of(folder, dimensions.n_vocab)
+    return Checkpoint(dimensions, tensors, tokenizer, _heads(dimensions, heads_file, name))
 
 
 def dimensions_of(
@@ -123,6 +154,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds no JSON object")
     return found
+
+
+def _heads(dimensions: Dimensions, path: Path | None, name: str) -> tuple[Head, ...]:
+    layers, heads = dimensions.n_text_layer, dimensions.n_text_head
+    named = read_json(path).get("alignment_heads") if path and path.is_file() else None
+    if named:
+        return checked_heads(named, num_layers=layers, num_heads=heads)
+    if name in PUBLISHED:
+        return parse_heads(PUBLISHED[name], num_layers=layers, num_heads=heads)
+    return default_heads(num_layers=layers, num_heads=heads)
 
 
 def _num_layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
