@@ -1,10 +1,11 @@
 """What every engine promises, whatever it runs on."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import jiwer
 import numpy as np
@@ -13,16 +14,19 @@ import pytest
 from services.asr.engines.whisper_window import FRAME_SAMPLES
 from services.asr.events import Flushed, Tail
 from services.asr.guards import Verdict, judge
-from services.asr.recognizer import Hypothesis, Recognizer, Window
+from services.asr.recognizer import Hypothesis, Recognizer, Task, Window
 from services.asr.transcriber import Transcriber
 from services.common.audio import FloatArray
 from services.common.timeline import samples
 from services.common.words import Word, text_of
+from tests.asr.engines.hearing import alone, part, tokens_of
 from tests.asr.harness import LIVE, Piece, decode, follow, rest_of
 
 ENGINES = ("tiny", "onnx_tiny", "torch_tiny", "torch_toy")
 """tiny.en in int8 on CTranslate2 and on ONNX Runtime, in float32 on torch; and random weights."""
 REAL = ENGINES[:3]
+CHOOSING = ("onnx_tiny", "torch_tiny")
+"""They choose each token themselves: drafts and chance are theirs to handle."""
 
 
 @pytest.fixture(params=ENGINES)
@@ -37,24 +41,50 @@ def real_engine(request: pytest.FixtureRequest) -> Recognizer:
     return model
 
 
-def part(audio: FloatArray, first_s: float, end_s: float, **how: object) -> Window:
-    first, end = samples(first_s), samples(end_s)
-    return Window(audio[first:end], first, **how)  # type: ignore[arg-type]
+@pytest.fixture(params=CHOOSING)
+def choosing(request: pytest.FixtureRequest) -> Recognizer:
+    model: Recognizer = request.getfixturevalue(request.param)
+    return model
 
 
-def alone(model: Recognizer, window: Window) -> Hypothesis:
-    [heard] = model.recognize([window])
-    return heard
+@pytest.fixture(params=["onnx_base", "torch_base"])
+def multilingual(request: pytest.FixtureRequest) -> Recognizer:
+    model: Recognizer = request.getfixturevalue(request.param)
+    return model
+
+
+class CountedDecoder:
+    """Counts passes and the rows in each."""
+
+    def __init__(self, decoder: Any) -> None:
+        self.decoder = decoder
+        self.rows: list[int] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.decoder, name)
+
+    def __call__(self, tokens: Sized, *others: object) -> object:
+        """A pass on torch."""
+        self.rows.append(len(tokens))
+        return self.decoder(tokens, *others)
+
+    def say(self, tokens: Sized, *others: object) -> object:
+        """A pass on ONNX Runtime."""
+        self.rows.append(len(tokens))
+        return self.decoder.say(tokens, *others)
+
+
+@pytest.fixture
+def counted(choosing: Any, monkeypatch: pytest.MonkeyPatch) -> CountedDecoder:
+    counter = CountedDecoder(choosing._decoder)
+    monkeypatch.setattr(choosing, "_decoder", counter)
+    return counter
 
 
 def together(model: Recognizer, windows: Sequence[Window]) -> list[Hypothesis]:
     """Decode windows of one bucket in one batch."""
     assert len({model.bucket(window) for window in windows}) == 1, "they would never meet"
     return model.recognize(windows)
-
-
-def tokens_of(heard: Hypothesis) -> tuple[int, ...]:
-    return tuple(token for word in heard.words for token in word.token_ids)
 
 
 def assert_same(one: Hypothesis, other: Hypothesis, *, within: float = 0.02) -> None:
@@ -185,6 +215,112 @@ def test_a_growing_window_says_what_it_says_without_its_past(
         assert_same(heard, alone(engine, window))
         draft = tokens_of(heard)
     assert draft
+
+
+# --- passes
+
+
+def test_a_draft_costs_one_pass_and_what_it_lacks_one_per_token(
+    choosing: Recognizer, counted: CountedDecoder, two_cities: FloatArray
+) -> None:
+    window = part(two_cities, 0, 6)
+    said = tokens_of(alone(choosing, window))
+    assert len(counted.rows) == len(said) + 1
+    for lacking in (0, 1, 5):
+        counted.rows.clear()
+        alone(choosing, replace(window, draft=said[: len(said) - lacking]))
+        assert len(counted.rows) == lacking + 1
+
+
+def test_rows_that_have_ended_leave_the_batch(
+    choosing: Recognizer, counted: CountedDecoder, two_cities: FloatArray
+) -> None:
+    choosing.recognize([part(two_cities, 0, seconds) for seconds in (1, 2, 4, 7)])
+    assert counted.rows[0] == 4
+    assert counted.rows[-1] == 1
+    assert counted.rows == sorted(counted.rows, reverse=True)
+
+
+def test_rows_that_stay_after_their_end_say_no_more(
+    choosing: Recognizer, counted: CountedDecoder, two_cities: FloatArray
+) -> None:
+    """One of many does not leave at once: it would cost more than it saves."""
+    windows = [part(two_cities, 0, seconds) for seconds in (1.0, 7, 7, 7, 7, 7, 7, 7)]
+    heard = choosing.recognize(windows)
+    assert counted.rows[-1] == 8 or counted.rows.count(8) > 10
+    assert tokens_of(heard[0]) == tokens_of(alone(choosing, windows[0]))
+
+
+def test_windows_share_a_batch_whatever_their_length_if_they_take_as_many_passes(
+    choosing: Recognizer,
+) -> None:
+    silence = np.zeros(samples(30), np.float32)
+    short, long = part(silence, 0, 3), part(silence, 0, 24)
+    assert choosing.bucket(short) == choosing.bucket(part(silence, 0, 7))
+    assert choosing.bucket(short) != choosing.bucket(long)
+    assert choosing.bucket(short) == choosing.bucket(replace(long, draft=(1, 2)))
+    # Where chance decides, a draft is worth nothing.
+    warm = replace(long, draft=(1, 2), temperature=0.4)
+    assert choosing.bucket(short) != choosing.bucket(warm)
+
+
+def test_a_loop_ends_at_the_limit_in_every_batch(
+    choosing: Recognizer, two_cities: FloatArray
+) -> None:
+    prompt = choosing.encode_text(" in short," * 70)
+    window = part(two_cities, 25, 29.7, prompt=prompt)
+    said = tokens_of(alone(choosing, window))
+    assert len(said) == 7 + int(4.7 * 11.25), "it is a loop"
+    beside, _ = choosing.recognize([replace(window, draft=said[:20]), part(two_cities, 0, 5)])
+    assert tokens_of(beside) == said
+
+
+# --- chance
+
+
+def test_chance_depends_on_the_window_alone(choosing: Recognizer, beckett: FloatArray) -> None:
+    window = part(beckett, 0, 4, temperature=1.0)
+    assert text_of(alone(choosing, window).words) == text_of(alone(choosing, window).words)
+    shifted = [replace(window, first_sample=first) for first in range(5)]
+    assert len({text_of(heard.words) for heard in choosing.recognize(shifted)}) > 1
+    cold = replace(window, temperature=0.0)
+    mixed = choosing.recognize([window, cold])
+    assert text_of(mixed[1].words) == text_of(alone(choosing, cold).words)
+    assert text_of(mixed[0].words) != text_of(mixed[1].words)
+
+
+def test_where_chance_decides_a_draft_is_worth_nothing(
+    choosing: Recognizer, counted: CountedDecoder, beckett: FloatArray
+) -> None:
+    window = part(beckett, 0, 4, temperature=0.4)
+    heard = alone(choosing, window)
+    assert len(counted.rows) > 3
+    counted.rows.clear()
+    again = alone(choosing, replace(window, draft=tokens_of(heard)))
+    assert tokens_of(again) == tokens_of(heard)
+    assert len(counted.rows) > 3
+
+
+# --- languages
+
+
+def test_each_row_has_its_own_language_and_task(
+    multilingual: Recognizer, two_cities: FloatArray
+) -> None:
+    codes = ["", "de", "en", "", "fr"]
+    windows = [part(two_cities, 0, 6, language_code=code) for code in codes]
+    windows.append(replace(windows[2], task=Task.TRANSLATE))
+    rows = multilingual.recognize(windows)
+    assert [heard.language_code for heard in rows] == ["en", "de", "en", "en", "fr", "en"]
+    assert [heard.language_probability for heard in rows[1:3]] == [1.0, 1.0]
+    assert 0.5 < rows[0].language_probability < 1
+    texts = [text_of(heard.words) for heard in rows]
+    assert texts[0] == texts[2] == texts[3]
+    assert len(set(texts[:3])) == 2
+    for window, text in zip(windows, texts, strict=True):
+        assert text_of(alone(multilingual, window).words) == text
+    assert multilingual.tasks == (Task.TRANSCRIBE, Task.TRANSLATE)
+    assert {"en", "de", "ja"} <= set(multilingual.language_codes)
 
 
 # --- words

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -23,30 +22,17 @@ from services.asr.engines.torch_model import build
 from services.asr.engines.whisper_checkpoint import Checkpoint
 from services.asr.engines.whisper_row import row_of, vocabulary_of
 from services.asr.engines.whisper_tokens import WhisperTokens
-from services.asr.recognizer import Hypothesis, Task, Window
+from services.asr.recognizer import Task, Window
 from services.common.audio import FloatArray
 from services.common.errors import DeviceError
 from services.common.models import ModelError
 from services.common.timeline import samples
 from services.common.words import text_of
 from tests.asr.conftest import FRAMING
+from tests.asr.engines.hearing import alone, part
 from tests.asr.engines.toy import SHAPE, toy_checkpoint, without
 
 Models = Callable[[str], Path]
-
-
-def part(audio: FloatArray, first_s: float, end_s: float, **how: object) -> Window:
-    first, end = samples(first_s), samples(end_s)
-    return Window(audio[first:end], first, **how)  # type: ignore[arg-type]
-
-
-def alone(model: OnnxWhisper, window: Window) -> Hypothesis:
-    [heard] = model.recognize([window])
-    return heard
-
-
-def tokens_of(heard: Hypothesis) -> tuple[int, ...]:
-    return tuple(token for word in heard.words for token in word.token_ids)
 
 
 def load_onnx(folder: Path) -> OnnxWhisper:
@@ -153,74 +139,7 @@ def test_the_probability_of_no_speech_is_read_where_the_text_starts(
             assert found == pytest.approx(expected, abs=0.05)
 
 
-# --- what makes it quick
-
-
-class CountedDecoder:
-    """Counts passes and the rows in each."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
-        self.rows: list[int] = []
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.decoder, name)
-
-    def say(self, tokens: list[list[int]], *others: Any) -> object:
-        self.rows.append(len(tokens))
-        return self.decoder.say(tokens, *others)
-
-
-@pytest.fixture
-def counted(onnx_tiny: OnnxWhisper, monkeypatch: pytest.MonkeyPatch) -> CountedDecoder:
-    counter = CountedDecoder(onnx_tiny._decoder)
-    monkeypatch.setattr(onnx_tiny, "_decoder", counter)
-    return counter
-
-
-def test_a_draft_costs_one_pass_and_what_it_lacks_one_per_token(
-    onnx_tiny: OnnxWhisper, counted: CountedDecoder, two_cities: FloatArray
-) -> None:
-    window = part(two_cities, 0, 6)
-    said = tokens_of(alone(onnx_tiny, window))
-    assert len(counted.rows) == len(said) + 1
-    for lacking in (0, 1, 5):
-        counted.rows.clear()
-        alone(onnx_tiny, replace(window, draft=said[: len(said) - lacking]))
-        assert len(counted.rows) == lacking + 1
-
-
-def test_rows_that_have_ended_leave_the_batch(
-    onnx_tiny: OnnxWhisper, counted: CountedDecoder, two_cities: FloatArray
-) -> None:
-    onnx_tiny.recognize([part(two_cities, 0, seconds) for seconds in (1, 2, 4, 7)])
-    assert counted.rows[0] == 4
-    assert counted.rows[-1] == 1
-    assert counted.rows == sorted(counted.rows, reverse=True)
-
-
-def test_rows_that_stay_after_their_end_say_no_more(
-    onnx_tiny: OnnxWhisper, counted: CountedDecoder, two_cities: FloatArray
-) -> None:
-    """One of many does not leave at once: it would cost more than it saves."""
-    windows = [part(two_cities, 0, seconds) for seconds in (1.0, 7, 7, 7, 7, 7, 7, 7)]
-    together = onnx_tiny.recognize(windows)
-    assert counted.rows[-1] == 8 or counted.rows.count(8) > 10
-    assert tokens_of(together[0]) == tokens_of(alone(onnx_tiny, windows[0]))
-
-
 # --- what it may say
-
-
-def test_a_loop_ends_at_the_limit_in_every_batch(
-    onnx_tiny: OnnxWhisper, two_cities: FloatArray
-) -> None:
-    prompt = onnx_tiny.encode_text(" in short," * 70)
-    window = part(two_cities, 25, 29.7, prompt=prompt)
-    said = tokens_of(alone(onnx_tiny, window))
-    assert len(said) == 7 + int(4.7 * 11.25), "it is a loop"
-    beside, _ = onnx_tiny.recognize([replace(window, draft=said[:20]), part(two_cities, 0, 5)])
-    assert tokens_of(beside) == said
 
 
 def test_a_prompt_teaches_how_to_write(onnx_tiny: OnnxWhisper, beckett: FloatArray) -> None:
@@ -258,29 +177,6 @@ def test_only_text_is_said_and_no_more_than_there_are_positions_for(
 # --- chance
 
 
-def test_chance_depends_on_the_window_alone(onnx_tiny: OnnxWhisper, beckett: FloatArray) -> None:
-    window = part(beckett, 0, 4, temperature=1.0)
-    assert text_of(alone(onnx_tiny, window).words) == text_of(alone(onnx_tiny, window).words)
-    shifted = [replace(window, first_sample=first) for first in range(5)]
-    assert len({text_of(heard.words) for heard in onnx_tiny.recognize(shifted)}) > 1
-    cold = replace(window, temperature=0.0)
-    mixed = onnx_tiny.recognize([window, cold])
-    assert text_of(mixed[1].words) == text_of(alone(onnx_tiny, cold).words)
-    assert text_of(mixed[0].words) != text_of(mixed[1].words)
-
-
-def test_where_chance_decides_a_draft_is_worth_nothing(
-    onnx_tiny: OnnxWhisper, counted: CountedDecoder, beckett: FloatArray
-) -> None:
-    window = part(beckett, 0, 4, temperature=0.4)
-    heard = alone(onnx_tiny, window)
-    assert len(counted.rows) > 3
-    counted.rows.clear()
-    again = alone(onnx_tiny, replace(window, draft=tokens_of(heard)))
-    assert tokens_of(again) == tokens_of(heard)
-    assert len(counted.rows) > 3
-
-
 def test_a_token_is_drawn_as_often_as_it_is_probable() -> None:
     logits = np.array([-np.inf, 0.0, 1.0, -np.inf], np.float32)
     row: Row = Row([], 0, [], 1, 1, temperature=0.5, chance=np.random.default_rng(0))
@@ -291,23 +187,6 @@ def test_a_token_is_drawn_as_often_as_it_is_probable() -> None:
 
 
 # --- languages
-
-
-def test_each_row_has_its_own_language_and_task(
-    onnx_base: OnnxWhisper, two_cities: FloatArray
-) -> None:
-    codes = ["", "de", "en", "", "fr"]
-    windows = [part(two_cities, 0, 6, language_code=code) for code in codes]
-    windows.append(replace(windows[2], task=Task.TRANSLATE))
-    together = onnx_base.recognize(windows)
-    assert [heard.language_code for heard in together] == ["en", "de", "en", "en", "fr", "en"]
-    assert [heard.language_probability for heard in together[1:3]] == [1.0, 1.0]
-    assert 0.5 < together[0].language_probability < 1
-    texts = [text_of(heard.words) for heard in together]
-    assert texts[0] == texts[2] == texts[3]
-    assert len(set(texts[:3])) == 2
-    assert onnx_base.tasks == (Task.TRANSCRIBE, Task.TRANSLATE)
-    assert {"en", "de", "ja"} <= set(onnx_base.language_codes)
 
 
 def test_a_model_of_one_language_says_so(onnx_tiny: OnnxWhisper, beckett: FloatArray) -> None:
