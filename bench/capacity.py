@@ -6,7 +6,6 @@ final words come too late for one in twenty, or a session is refused.
 
 import argparse
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bench import tables
-from bench.levels import measure, summary
+from bench.levels import measure
 from bench.report import (
     RESULTS,
     add_manifests,
     add_options,
     corpus,
-    environment,
     hardware,
     open_ledger,
     result_name,
@@ -35,16 +33,7 @@ async def main(args: argparse.Namespace) -> None:
     clips = [recording.clip() for recording in corpus(args, timed=True)]
     found: list[dict[str, Any]] = []
     for sessions in args.levels:
-        level = await measure(
-            args.model,
-            environment(args),
-            clips,
-            sessions=sessions,
-            turns=args.turns,
-            ledger=ledger,
-        )
-        found.append(summary(level))
-        print(json.dumps(found[-1], indent=2))
+        found.append(await measure(args, clips, sessions=sessions, ledger=ledger))
         if not carried(found[-1], args.bound):
             break
     carries = max((row["sessions"] for row in found if carried(row, args.bound)), default=0)

@@ -6,15 +6,13 @@ own. Every delay runs by the wall clock, from the moment a word of the reference
 
 import argparse
 import asyncio
-import json
 
 from bench import tables
-from bench.levels import measure, summary
+from bench.levels import measure
 from bench.report import (
     add_manifests,
     add_options,
     corpus,
-    environment,
     open_ledger,
     result_name,
     write,
@@ -26,18 +24,9 @@ async def main(args: argparse.Namespace) -> None:
     name = result_name("latency", args)
     ledger = open_ledger(name, args)
     clips = [recording.clip() for recording in corpus(args, timed=True)]
-    found = []
-    for sessions in args.at_once:
-        level = await measure(
-            args.model,
-            environment(args),
-            clips,
-            sessions=sessions,
-            turns=args.turns,
-            ledger=ledger,
-        )
-        found.append(summary(level))
-        print(json.dumps(found[-1], indent=2))
+    found = [
+        await measure(args, clips, sessions=sessions, ledger=ledger) for sessions in args.at_once
+    ]
     write(name, args, {"recordings": [clip.id for clip in clips], "levels": found})
     ledger.close()
     tables.update()

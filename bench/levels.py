@@ -1,7 +1,9 @@
 """So many live sessions at once, at the pace of speech: what they heard, when, and what it cost."""
 
+import argparse
 import asyncio
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,7 @@ from bench.delays import Clockwork
 from bench.fleet import cpu_per_audio, drive, plan, samples
 from bench.ledger import Ledger
 from bench.mesh import Meter, Sample, served
-from bench.report import quantiles
+from bench.report import environment, quantiles
 from bench.score import Tally, compare
 
 
@@ -27,29 +29,21 @@ class Level:
 
 
 async def measure(
-    model: str,
-    environment: Mapping[str, str],
-    clips: Sequence[Clip],
-    *,
-    sessions: int,
-    turns: int,
-    ledger: Ledger,
-) -> Level:
-    """Play clips into a mesh of its own.
+    args: argparse.Namespace, clips: Sequence[Clip], *, sessions: int, ledger: Ledger
+) -> dict[str, Any]:
+    """Play clips into a mesh of its own, and print what came out: the ``summary``.
 
     Args:
-        model: What the mesh serves.
-        environment: Its settings.
+        args: The options of the bench, and ``turns``: clips for each session's client; 0: all.
         clips: See ``plan``.
         sessions: At once.
-        turns: Clips for each session's client; 0: all.
         ledger: Has what an interrupted run measured.
 
     """
     prefix = f"{sessions}"
-    plays = plan(clips, sessions, turns)
+    plays = plan(clips, sessions, args.turns)
     if f"{prefix}/end" not in ledger:
-        with served(model, environment) as mesh:
+        with served(args.model, environment(args)) as mesh:
 
             async def play(clip: Clip, meter: Meter) -> dict[str, Any]:
                 heard = await converse(mesh.grpc_target, clip, on_sent=meter.sent)
@@ -64,7 +58,10 @@ async def measure(
     heard = [
         (play.clip, Heard.of(ledger[f"{prefix}/play/{play.key}"])) for own in plays for play in own
     ]
-    return Level(sessions, heard, samples(ledger, prefix), ledger[f"{prefix}/idle"])
+    level = Level(sessions, heard, samples(ledger, prefix), ledger[f"{prefix}/idle"])
+    found = summary(level)
+    print(json.dumps(found, indent=2))
+    return found
 
 
 def summary(level: Level) -> dict[str, Any]:
