@@ -324,9 +324,11 @@ class Transcriber:
 
     def _is_pause(self, end: int) -> bool:
         """Whether it has become quiet behind what was decoded."""
-        loud_until, pause = self._audio.loud_until, self._cadence.pause
-        waited_for = self._cadence.live and pause > 0 and loud_until > self._first
-        return waited_for and self._through < loud_until + pause <= end
+        pause = self._cadence.pause
+        if not (self._cadence.live and pause > 0):
+            return False
+        loud_until = self._audio.loud_until
+        return loud_until > self._first and self._through < loud_until + pause <= end
 
     def _window(self, end: int) -> Window:
         said = [*self._committed, *self._pending]
