@@ -1,8 +1,9 @@
 """One round: the texts of a batch of windows, decoded together.
 
 Rows differ in prompt, in length and in position. A row's draft is said at once, behind its prompt,
-and believed as far as each of its tokens is the one that would have been chosen; what follows is
-chosen one by one. Rows that have ended leave the batch.
+and believed as far as each of its tokens is the one that would have been chosen; behind another one
+it goes on, a few tokens at a time, and what it lacks is chosen one by one. Rows that have ended
+leave the batch.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from services.asr.engines import whisper_row
 from services.asr.engines.onnx_decoder import Decoder, Text
-from services.asr.engines.whisper_row import verified_places
+from services.asr.engines.whisper_row import begins_text, choosing_places
 from services.common.audio import FloatArray
 
 Row: TypeAlias = whisper_row.Row[FloatArray]
@@ -27,11 +28,10 @@ _CHOSEN_AT_ONCE = 256
 
 def decode(decoder: Decoder, vocabulary: Vocabulary, rows: Sequence[Row], text: Text) -> None:
     """Say each row's text, about what was heard; it is written into the row."""
-    _begin(decoder, vocabulary, rows, text)
     while staying := [number for number, row in enumerate(rows) if not row.ended]:
         if len(rows) - len(staying) >= max(1, _LEAVING_SHARE * len(rows)):
             rows, text = [rows[number] for number in staying], text.select(staying)
-        _step(decoder, vocabulary, rows, text)
+        _pass(decoder, vocabulary, rows, text)
 
 
 def first_logits(decoder: Decoder, token: int, text: Text) -> FloatArray:
@@ -41,48 +41,46 @@ def first_logits(decoder: Decoder, token: int, text: Text) -> FloatArray:
     return decoder.logits(states[:, 0])
 
 
-def _begin(decoder: Decoder, words: Vocabulary, rows: Sequence[Row], text: Text) -> None:
-    """Say prompts and drafts, and choose what follows."""
-    said = [[*row.start, *row.draft] for row in rows]
-    states, scores = decoder.say(said, [0] * len(rows), text)
-    at_sot = decoder.logits(states[range(len(rows)), [row.sot for row in rows]])
-    no_speech = _softmax(at_sot)[:, words.no_speech]
-    chosen = iter(_choose_after_drafts(decoder, words, rows, states))
+def _pass(decoder: Decoder, words: Vocabulary, rows: Sequence[Row], text: Text) -> None:
+    """Say what each row has chosen, and a guess, and choose what follows."""
+    said = [[*row.chosen, *row.guess] for row in rows]
+    before, first_column = [row.num_said for row in rows], text.seen.shape[1]
+    states, scores = decoder.say(said, before, text)
+    if first_column == 0:
+        _judge_speech(decoder, words, rows, states)
+    choices = iter(_choose_behind(decoder, words, rows, states))
     for number, row in enumerate(rows):
-        row.no_speech_probability = float(no_speech[number])
-        end = row.verify([next(chosen) for _ in range(len(row.draft) + 1)], eot=words.eot)
-        text.forget(number, end)
-        row.scores.append(scores[number, :, row.sot : end, : row.num_frames])
-
-
-def _step(decoder: Decoder, words: Vocabulary, rows: Sequence[Row], text: Text) -> None:
-    """Say each row's last token, and choose what follows."""
-    positions = [len(row.start) + len(row.tokens) - 1 for row in rows]
-    states, scores = decoder.say([row.tokens[-1:] or [0] for row in rows], positions, text)
-    choices = _choose(decoder.logits(states[:, 0]), words, rows)
-    for number, (row, choice) in enumerate(zip(rows, choices, strict=True)):
         if not row.ended:
-            row.scores.append(scores[number, :, :, : row.num_frames])
-            row.say(*choice, eot=words.eot)
+            kept = row.learn([next(choices) for _ in range(len(row.guess) + 1)], eot=words.eot)
+            text.forget(number, first_column + kept)
+            begin = max(0, row.sot - before[number])
+            row.scores.append(scores[number, :, begin:kept, : row.num_frames])
 
 
-def _choose_after_drafts(
+def _judge_speech(
+    decoder: Decoder, words: Vocabulary, rows: Sequence[Row], states: FloatArray
+) -> None:
+    at_sot = decoder.logits(states[range(len(rows)), [row.sot for row in rows]])
+    for row, probability in zip(rows, _softmax(at_sot)[:, words.no_speech], strict=True):
+        row.no_speech_probability = float(probability)
+
+
+def _choose_behind(
     decoder: Decoder, words: Vocabulary, rows: Sequence[Row], states: FloatArray
 ) -> list[tuple[int, float]]:
-    """At each of ``verified_places`` what would be said there."""
-    places = verified_places(rows)
+    """At each of ``choosing_places`` what comes next."""
+    places = choosing_places(rows)
     chosen: list[tuple[int, float]] = []
     for begin in range(0, len(places), _CHOSEN_AT_ONCE):
         numbers, at = zip(*places[begin : begin + _CHOSEN_AT_ONCE], strict=True)
         asked = [rows[number] for number in numbers]
         logits = decoder.logits(states[list(numbers), list(at)])
-        first = [place == len(row.start) - 1 for row, place in zip(asked, at, strict=True)]
-        chosen += _choose(logits, words, asked, first)
+        chosen += _choose(logits, words, asked, begins_text(asked, at))
     return chosen
 
 
 def _choose(
-    logits: FloatArray, words: Vocabulary, rows: Sequence[Row], first: Sequence[bool] | None = None
+    logits: FloatArray, words: Vocabulary, rows: Sequence[Row], first: Sequence[bool]
 ) -> list[tuple[int, float]]:
     """A token of each row, and its log probability among those of text.
 
@@ -90,12 +88,11 @@ def _choose(
         logits: (rows, vocabulary).
         words: What may be said.
         rows: Whose they are.
-        first: Which of them stand for the first token of a text; None: none.
+        first: Which of them stand for the first token of a text.
 
     """
     allowed = logits + words.barred
-    if first is not None:
-        allowed[list(first)] += words.barred_first
+    allowed[list(first)] += words.barred_first
     tokens = allowed.argmax(-1)
     for index, row in enumerate(rows):
         if row.temperature > 0:

@@ -116,7 +116,9 @@ class Decoder:
         rows = torch.arange(len(ids), device=self.device)[:, None]
         text.grow(end)
         seen = (torch.arange(end, device=self.device) <= positions[..., None])[:, None]
-        x = dec.embed_tokens(ids) + dec.embed_positions.weight[positions]
+        # What only pads a row may stand beyond the last position.
+        places = positions.clamp(max=len(dec.embed_positions.weight) - 1)
+        x = dec.embed_tokens(ids) + dec.embed_positions.weight[places]
         queries = []
         for number, layer in enumerate(dec.layers):
             attention, y = layer.self_attn, layer.self_attn_layer_norm(x)

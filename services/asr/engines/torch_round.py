@@ -1,8 +1,9 @@
 """One round: the texts of a batch of windows, decoded together.
 
 Rows differ in prompt, in length and in position. A row's draft is said at once, behind its prompt,
-and believed as far as each of its tokens is the one that would have been chosen; what follows is
-chosen one by one. Rows that have ended leave the batch.
+and believed as far as each of its tokens is the one that would have been chosen; behind another one
+it goes on, a few tokens at a time, and what it lacks is chosen one by one. Rows that have ended
+leave the batch.
 """
 
 from collections.abc import Sequence
@@ -12,15 +13,15 @@ import torch
 
 from services.asr.engines import whisper_row
 from services.asr.engines.torch_decoder import Decoder, Sound, Text
-from services.asr.engines.whisper_row import verified_places
+from services.asr.engines.whisper_row import begins_text, choosing_places
 
 Row: TypeAlias = whisper_row.Row[torch.Tensor]
 Vocabulary: TypeAlias = whisper_row.Vocabulary[torch.Tensor]
 
 _LEAVING_SHARE = 0.25
 """Rows that have ended stay until they are so many: to leave means to copy the others."""
-_VERIFIED_AT_ONCE = 256
-"""Positions of drafts: each takes a row as long as the vocabulary."""
+_CHOSEN_AT_ONCE = 256
+"""Tokens: each takes a row as long as the vocabulary."""
 
 
 def decode(decoder: Decoder, vocabulary: Vocabulary, rows: Sequence[Row], sound: Sound) -> None:
@@ -46,36 +47,34 @@ class _Round:
         self._text: Text = decoder.begin(len(rows))
 
     def run(self) -> None:
-        self._begin()
         while not all(row.ended for row in self._rows):
             self._leave()
-            self._step()
+            self._pass()
 
-    def _begin(self) -> None:
-        """Say prompts and drafts, and choose what follows."""
-        said = [[*row.start, *row.draft] for row in self._rows]
+    def _pass(self) -> None:
+        """Say what each row has chosen, and a guess, and choose what follows."""
+        said = [[*row.chosen, *row.guess] for row in self._rows]
+        before = [row.num_said for row in self._rows]
         longest = max(map(len, said))
         ids = self._tensor([tokens + [0] * (longest - len(tokens)) for tokens in said])
-        positions = torch.arange(longest, device=ids.device).expand_as(ids)
-        states, queries = self._decoder(ids, positions, longest, self._text, self._sound)
-        self._judge_speech(states)
-        chosen = self._choose_after_drafts(states)
+        positions = self._tensor(before)[:, None] + torch.arange(longest, device=ids.device)
+        end = max(before) + longest
+        states, queries = self._decoder(ids, positions, end, self._text, self._sound)
+        first_pass = not any(before)
+        if first_pass:
+            self._judge_speech(states)
+        else:
+            scores = self._decoder.scores(queries, self._sound.aligned)
+        choices = iter(self._choose_behind(states))
         for number, row in enumerate(self._rows):
-            end = row.verify(chosen[number], eot=self._vocabulary.eot)
-            self._keep_scores(number, queries, row.sot, end)
-
-    def _step(self) -> None:
-        """Say each row's last token, and choose what follows."""
-        ids = self._tensor([[row.tokens[-1] if row.tokens else 0] for row in self._rows])
-        places = [len(row.start) + len(row.tokens) - 1 for row in self._rows]
-        positions = self._tensor([[place] for place in places])
-        states, queries = self._decoder(ids, positions, max(places) + 1, self._text, self._sound)
-        choices = self._choose(self._decoder.logits(states[:, 0]), self._rows)
-        scores = self._decoder.scores(queries, self._sound.aligned)
-        for number, (row, choice) in enumerate(zip(self._rows, choices, strict=True)):
-            if not row.ended:
-                row.scores.append(scores[number, :, :, : row.num_frames])
-                row.say(*choice, eot=self._vocabulary.eot)
+            if row.ended:
+                continue
+            picked = [next(choices) for _ in range(len(row.guess) + 1)]
+            kept = row.learn(picked, eot=self._vocabulary.eot)
+            if first_pass:
+                row.scores.append(self._scores(number, queries, row.sot, kept))
+            else:
+                row.scores.append(scores[number, :, :kept, : row.num_frames])
 
     def _leave(self) -> None:
         """Let rows go that have ended."""
@@ -86,13 +85,14 @@ class _Round:
             self._text = self._text.select(index)
             self._rows = [self._rows[number] for number in staying]
 
-    def _keep_scores(
+    def _scores(
         self, number: int, queries: Sequence[torch.Tensor], begin: int, end: int
-    ) -> None:
+    ) -> torch.Tensor:
+        """A row's scores alone: those of all rows at all places would take much memory."""
         row = self._rows[number]
         part = [query[number : number + 1, :, begin:end] for query in queries]
         keys = [keys[number : number + 1, :, : row.num_frames] for keys in self._sound.aligned]
-        row.scores.append(self._decoder.scores(part, keys)[0])
+        return self._decoder.scores(part, keys)[0]
 
     def _judge_speech(self, states: torch.Tensor) -> None:
         at_sot = states[list(range(len(self._rows))), [row.sot for row in self._rows]]
@@ -100,35 +100,31 @@ class _Round:
         for row, probability in zip(self._rows, probabilities.tolist(), strict=True):
             row.no_speech_probability = probability
 
-    def _choose_after_drafts(self, states: torch.Tensor) -> list[list[tuple[int, float]]]:
-        """Per row, what comes first, and what comes after each token of its draft."""
-        places = verified_places(self._rows)
-        chosen: list[list[tuple[int, float]]] = [[] for _ in self._rows]
-        for begin in range(0, len(places), _VERIFIED_AT_ONCE):
-            part = places[begin : begin + _VERIFIED_AT_ONCE]
-            numbers, positions = zip(*part, strict=True)
-            logits = self._decoder.logits(states[list(numbers), list(positions)])
-            first = [place == len(self._rows[number].start) - 1 for number, place in part]
-            rows = [self._rows[number] for number in numbers]
-            for number, choice in zip(numbers, self._choose(logits, rows, first), strict=True):
-                chosen[number].append(choice)
+    def _choose_behind(self, states: torch.Tensor) -> list[tuple[int, float]]:
+        """At each of ``choosing_places`` what comes next."""
+        places = choosing_places(self._rows)
+        chosen: list[tuple[int, float]] = []
+        for begin in range(0, len(places), _CHOSEN_AT_ONCE):
+            numbers, at = zip(*places[begin : begin + _CHOSEN_AT_ONCE], strict=True)
+            asked = [self._rows[number] for number in numbers]
+            logits = self._decoder.logits(states[list(numbers), list(at)])
+            chosen += self._choose(logits, asked, begins_text(asked, at))
         return chosen
 
     def _choose(
-        self, logits: torch.Tensor, rows: Sequence[Row], first: Sequence[bool] | None = None
+        self, logits: torch.Tensor, rows: Sequence[Row], first: Sequence[bool]
     ) -> list[tuple[int, float]]:
         """A token of each row, and its log probability among those of text.
 
         Args:
             logits: (rows, vocabulary) float32.
             rows: Whose they are.
-            first: Which of them stand for the first token of a text; None: none.
+            first: Which of them stand for the first token of a text.
 
         """
         words = self._vocabulary
         allowed = logits + words.barred
-        if first is not None:
-            allowed[torch.tensor(first)] += words.barred_first
+        allowed[torch.tensor(first)] += words.barred_first
         tokens = allowed.argmax(-1)
         warm = [number for number, row in enumerate(rows) if row.temperature > 0]
         if warm:

@@ -19,6 +19,10 @@ ArrayT = TypeVar("ArrayT")
 """The engine's: numpy's or torch's."""
 
 _SHORT_SAMPLES = samples(8.0)
+_GUESSED_AT_ONCE = 8
+"""Tokens of a draft that are said once it has been wrong: fewer are lost if it is so again."""
+_ASTRAY = 4
+"""Tokens of a draft to either side, among which what was said instead may be found."""
 
 
 @dataclass(slots=True)
@@ -30,7 +34,7 @@ class Row(Generic[ArrayT]):
     sot: int
     """Index of start-of-transcript in it."""
     draft: Sequence[int]
-    """Tokens that may well come first."""
+    """Tokens that may well be said."""
     limit: int
     """Tokens it may say."""
     num_frames: int
@@ -41,37 +45,63 @@ class Row(Generic[ArrayT]):
     tokens: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
     """Of each token among those of text."""
+    num_said: int = 0
+    """Tokens, those that start the text included, that a pass has said and that stay."""
     no_speech_probability: float = 0.0
     scores: list[ArrayT] = field(default_factory=list)
     """(heads, tokens, frames) float32 each: what the alignment heads looked at, before softmax,
     at every token from start-of-transcript on."""
     ended: bool = False
+    _place: int = 0
+    """Index into the draft of what is likely to come next."""
 
-    def say(self, token: int, log_probability: float, *, eot: int) -> None:
-        """Add a token that was chosen, unless it or the limit ends the text."""
-        if token == eot or len(self.tokens) == self.limit:
-            self.ended = True
-        else:
-            self.tokens.append(token)
-            self.log_probabilities.append(log_probability)
+    @property
+    def guess(self) -> Sequence[int]:
+        """Tokens of the draft to say in the next pass, behind those that are chosen."""
+        most = self.limit if self.num_said == 0 else _GUESSED_AT_ONCE
+        most = min(most, self.limit - len(self.tokens))
+        return () if self.ended else self.draft[self._place : self._place + most]
 
-    def verify(self, choices: Sequence[tuple[int, float]], *, eot: int) -> int:
-        """Add what was chosen at the start, and behind each token of the draft that was right.
+    @property
+    def chosen(self) -> list[int]:
+        """Tokens that the next pass has to say: the start of the text, then its newest token."""
+        text = [*self.start, *self.tokens]
+        return text[-1:] if self.ended else text[self.num_said :]
+
+    def learn(self, choices: Sequence[tuple[int, float]], *, eot: int) -> int:
+        """Add what was chosen in a pass, as far as its guess was right.
 
         Args:
-            choices: Token and log probability: of the first, and behind each of the draft's.
+            choices: Token and log probability: behind the chosen tokens, and behind each of the
+                guess.
             eot: Ends a text.
 
         Returns:
-            How many tokens that were said stay, those that start the text included.
+            How many of the tokens that the pass has said stay.
 
         """
-        for token, choice in zip([*self.draft, None], choices, strict=True):
-            self.say(*choice, eot=eot)
-            if self.ended or choice[0] != token:
+        before, guess = self.num_said, [*self.guess, None]
+        self.num_said += len(self.chosen)
+        for guessed, (token, log_probability) in zip(guess, choices, strict=True):
+            self._say(token, log_probability, eot=eot)
+            if self.ended or token != guessed:
                 break
-        # If it has not ended, its last token is chosen but not said.
-        return len(self.start) + len(self.tokens) - (not self.ended)
+            self.num_said += 1
+        return self.num_said - before
+
+    def _say(self, token: int, log_probability: float, *, eot: int) -> None:
+        """Add a token that was chosen, unless it or the limit ends the text."""
+        if token == eot or len(self.tokens) == self.limit:
+            self.ended = True
+            return
+        self.tokens.append(token)
+        self.log_probabilities.append(log_probability)
+        # What was heard otherwise now is mostly a word or two: the draft goes on behind them.
+        first, last = max(0, self._place - _ASTRAY), self._place + _ASTRAY + 1
+        near = enumerate(self.draft[first:last], start=first)
+        found = [place for place, drafted in near if drafted == token]
+        nearest = min(found, key=lambda place: abs(place - self._place), default=self._place)
+        self._place = nearest + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +168,20 @@ def takes_few_passes(window: Window, tokens: WhisperTokens) -> bool:
     return len(window.samples) <= _SHORT_SAMPLES or bool(draft_of(window, tokens))
 
 
-def verified_places(rows: Sequence[Row[ArrayT]]) -> list[tuple[int, int]]:
-    """Row, and index into its start and draft, of each token behind which one is chosen first."""
+def choosing_places(rows: Sequence[Row[ArrayT]]) -> list[tuple[int, int]]:
+    """Row, and index into what it says in a pass, of each token behind which one is chosen."""
     return [
-        (number, len(row.start) - 1 + place)
+        (number, len(row.chosen) - 1 + place)
         for number, row in enumerate(rows)
-        for place in range(len(row.draft) + 1)
+        if not row.ended
+        for place in range(len(row.guess) + 1)
+    ]
+
+
+def begins_text(rows: Sequence[Row[ArrayT]], places: Sequence[int]) -> list[bool]:
+    """Behind which of ``choosing_places`` the first token of a row's text is chosen."""
+    return [
+        row.num_said + place == len(row.start) - 1 for row, place in zip(rows, places, strict=True)
     ]
 
 

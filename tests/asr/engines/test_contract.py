@@ -232,6 +232,22 @@ def test_a_draft_costs_one_pass_and_what_it_lacks_one_per_token(
         assert len(counted.rows) == lacking + 1
 
 
+def test_a_wrong_word_in_a_draft_costs_few_passes(
+    choosing: Recognizer, counted: CountedDecoder, two_cities: FloatArray
+) -> None:
+    window = part(two_cities, 0, 6)
+    said = tokens_of(alone(choosing, window))
+    middle = len(said) // 2
+    for wrong in (
+        (*said[:middle], said[middle] + 1, *said[middle + 1 :]),
+        (*said[:middle], *said[middle + 1 :]),
+        (*said[:middle], said[middle] + 1, *said[middle:]),
+    ):
+        counted.rows.clear()
+        assert tokens_of(alone(choosing, replace(window, draft=wrong))) == said
+        assert len(counted.rows) <= 3 + len(said) // 8
+
+
 def test_rows_that_have_ended_leave_the_batch(
     choosing: Recognizer, counted: CountedDecoder, two_cities: FloatArray
 ) -> None:

@@ -32,20 +32,53 @@ def test_a_draft_is_believed_as_far_as_it_would_have_been_said(
 ) -> None:
     said = row(*draft)
     choices = [(token, -float(number)) for number, token in enumerate(chosen)]
-    assert said.verify(choices, eot=EOT) == num_stay
+    assert said.learn(choices, eot=EOT) == num_stay
     assert said.tokens == tokens
     assert said.log_probabilities == [-float(number) for number in range(len(tokens))]
     assert said.ended is ended
 
 
+@pytest.mark.parametrize(
+    ("draft", "chosen", "guess"),
+    [
+        # Another word in the place of one, of two, of none; and one that was left out.
+        ((7, 8, 9, 10), [[1]], [8, 9, 10]),
+        ((7, 8, 9, 10), [[1], [9]], [10]),
+        ((7, 8, 9, 10), [[1], [7]], [8, 9, 10]),
+        ((7, 8, 9, 10), [[8]], [9, 10]),
+        # What is said twice is looked for near by.
+        ((7, 8, 7, 9), [[7, 8, 1]], [9]),
+        ((7, 1, 1, 1, 1, 1, 7, 9), [[2], [7]], [1, 1, 1, 1, 1, 7, 9]),
+        # Once it has been wrong, little of it is said at a time, and nothing behind its end.
+        (tuple(range(20)), [[50]], list(range(1, 9))),
+        ((7,), [[1]], []),
+    ],
+)
+def test_behind_another_word_the_draft_goes_on(
+    draft: tuple[int, ...], chosen: list[list[int]], guess: list[int]
+) -> None:
+    said = row(*draft, limit=20)
+    for tokens in chosen:
+        lacking = len(said.guess) + 1 - len(tokens)
+        said.learn([(token, 0.0) for token in [*tokens, *[EOT] * lacking]], eot=EOT)
+    assert (said.chosen, list(said.guess)) == ([chosen[-1][-1]], guess)
+
+
+def test_a_guess_does_not_reach_beyond_the_limit() -> None:
+    said = row(7, 8, 9, limit=2)
+    assert list(said.guess) == [7, 8]
+    said.learn([(1, 0.0), (8, 0.0), (9, 0.0)], eot=EOT)
+    assert list(said.guess) == [8]
+
+
 def test_a_text_ends_at_its_limit() -> None:
     said = row(7, 8, limit=2)
-    assert said.verify([(7, 0.0), (8, 0.0), (9, 0.0)], eot=EOT) == 5
+    assert said.learn([(7, 0.0), (8, 0.0), (9, 0.0)], eot=EOT) == 5
     assert (said.tokens, said.ended) == ([7, 8], True)
 
 
 def test_rows_share_nothing() -> None:
     one, other = row(), row()
-    one.say(7, 0.0, eot=EOT)
+    one.learn([(7, 0.0)], eot=EOT)
     one.scores.append(np.zeros((1, 1, 1), np.float32))
     assert (other.tokens, other.log_probabilities, other.scores) == ([], [], [])
