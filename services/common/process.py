@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 import structlog
+from threadpoolctl import ThreadpoolController
 
 from services.common import logs, settings, telemetry
 from services.common.rpc import leaves
@@ -29,6 +30,9 @@ def start(
     """
     loaded = settings.load(chosen)
     logs.configure(service, loaded.log_level)
+    # Numpy's matrices are small here: its other threads would wait for work longer than they work,
+    # and do so spinning.
+    ThreadpoolController().limit(limits=1, user_api="blas")
     telemetry.start_metrics(loaded.metrics_host, loaded.metrics_port)
     telemetry.start_tracing(service, loaded.otlp_endpoint)
     failed = False
