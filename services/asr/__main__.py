@@ -60,6 +60,7 @@ def paces(chosen: Settings) -> Paces:
         agreement=chosen.agreement,
         agreed_attention=samples_of_frames(chosen.agreed_threshold),
         pause=samples_of_ms(chosen.pause_ms),
+        sure=chosen.pause_probability,
         context=chosen.context_tokens,
     )
     file = replace(live, window=samples(chosen.file_window_s), live=False)

@@ -191,7 +191,7 @@ class _Stream:
             hypothesis = None
             if step.window is not None:
                 hypothesis = await self._scheduler.recognize(
-                    step.window, self._seat, final=step.final
+                    step.window, self._seat, final=step.final or step.paused
                 )
                 if self._seat.live:
                     lag_s = seconds(self._transcriber.backlog_samples)

@@ -77,7 +77,9 @@ class Cadence:
     agreed_attention: int
     """and how far from the end of the audio attention has to place it."""
     pause: int
-    """Quiet that makes a live stream be decoded at once: a sentence may have ended. 0: none."""
+    """Quiet that makes a live stream be decoded at once: what is said may be complete. 0: none."""
+    sure: float
+    """How probable each word that waits has to be, for all of them to be certain then."""
     context: int
     """Tokens of what was said before the window that it is decoded with."""
 
@@ -362,7 +364,7 @@ class Transcriber:
             return whole or sum(1 for word in words if word.first_sample < limit)
         if not self._language:
             return 0
-        if step.paused and words and words[-1].text.endswith(_SENTENCE_ENDS):
+        if step.paused and all(word.probability >= self._cadence.sure for word in words):
             return len(words)
         return max(self._attended(step, words), self._agreed(step, words))
 
@@ -375,9 +377,9 @@ class Transcriber:
         if self._cadence.policy is Policy.ALIGN_ATT:
             return 0
         shared = agree(self._hypotheses, words, num_hypotheses=self._cadence.agreement)
-        # Quiet behind a word is as good as sound.
-        distance = 0 if step.paused else self._cadence.agreed_attention
-        return attended(words[:shared], before_sample=step.end_sample - distance)
+        return attended(
+            words[:shared], before_sample=step.end_sample - self._cadence.agreed_attention
+        )
 
     def _ordered(self, words: tuple[Word, ...]) -> tuple[Word, ...]:
         """The words with times that never run backwards, as attention's sometimes do."""

@@ -34,6 +34,7 @@ LIVE = Cadence(
     agreement=2,
     agreed_attention=samples(1),
     pause=0,
+    sure=0.9,
     context=32,
 )
 FILE = replace(LIVE, window=samples(28), live=False)

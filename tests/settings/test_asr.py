@@ -333,6 +333,18 @@ def test_quiet_makes_a_stream_be_decoded_before_its_step(flip: Flip, settings: S
     assert (transcriber.next_step(samples(1)) is not None) is flip.effect
 
 
+@flips("ASR", pause_probability={0.5: 1, 0.95: 0})
+def test_so_probable_are_words_that_are_committed_at_a_pause(flip: Flip, settings: Settle) -> None:
+    cadence = asr.paces(settings(pause_ms=300, pause_probability=flip.value)).live
+    transcriber = Transcriber(cadence, language_code="en")
+    word = Word(" word", 0, samples(0.3), 0.9, (1,))
+    transcriber.push(0, np.pad(np.full(samples(0.3), 0.5, np.float32), (0, samples(0.35))))
+    step = transcriber.next_step(samples(1))
+    assert step is not None
+    transcriber.complete(step, Hypothesis((word,), "en", 1.0, 0.0, 0.0))
+    assert len(transcriber.state.committed) == flip.effect
+
+
 @flips("ASR", context_tokens={0: 0, 5: 5})
 def test_so_many_tokens_of_what_was_said_are_given_with_a_window(
     flip: Flip, settings: Settle
