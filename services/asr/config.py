@@ -61,12 +61,12 @@ class Settings(ServiceSettings):
     frame_threshold: int = Field(default=60, ge=0, le=200)
     """AlignAtt: a word waits while attention places it this close to the end of the audio, in
     encoder frames of 20 ms."""
-    pause_ms: int = Field(default=250, ge=0, le=2000)
+    pause_ms: int = Field(default=200, ge=0, le=2000)
     """Quiet that makes a live stream be decoded at once, before the VAD knows that nobody speaks,
     in milliseconds; 0: wait for the VAD."""
-    pause_probability: float = Field(default=0.9, ge=0, le=1)
+    pause_probability: float = Field(default=0.8, ge=0, le=1)
     """Words are committed at such a pause if each of them is so probable."""
-    context_tokens: int = Field(default=0, ge=0, le=200)
+    context_tokens: int = Field(default=32, ge=0, le=200)
     """What was said before the window, and is given to the model with it, in tokens."""
     window_s: float = Field(default=16.0, ge=5, le=30)
     """Audio beyond which a live window is cut at a committed word, in seconds."""

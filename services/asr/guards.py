@@ -20,6 +20,8 @@ _LONGEST_CYCLE = 8
 _BORDER_SAMPLES = samples(0.08)
 """No word is that short: what attention squeezes into the last four frames was not heard. Source:
 the border of Simul-Whisper for audio that has ended."""
+_ECHO_TOKENS = 6
+"""People begin as they did a moment ago, too, but seldom with so many tokens."""
 _MIN_LOOP_WORDS = 8
 _MIN_REPEATS = 3
 
@@ -34,6 +36,8 @@ class Verdict(StrEnum):
     """It ends in a loop."""
     RATE = "rate"
     """More words than can be said in the time."""
+    ECHO = "echo"
+    """It begins with a part of its prompt, which was said before its window."""
 
 
 def heard_words(hypothesis: Hypothesis, end_sample: int) -> Hypothesis:
@@ -43,8 +47,8 @@ def heard_words(hypothesis: Hypothesis, end_sample: int) -> Hypothesis:
     return replace(hypothesis, words=tuple(before))
 
 
-def judge(hypothesis: Hypothesis, num_samples: int) -> Verdict:
-    """Judge a hypothesis over so many samples of audio after its prefix."""
+def judge(hypothesis: Hypothesis, num_samples: int, prompt: Sequence[int] = ()) -> Verdict:
+    """Judge a hypothesis over so many samples of audio, decoded with a prompt."""
     if not hypothesis.words:
         return Verdict.SOUND
     if not any(char.isalnum() for word in hypothesis.words for char in word.text):
@@ -59,7 +63,15 @@ def judge(hypothesis: Hypothesis, num_samples: int) -> Verdict:
         return Verdict.REPETITION
     if len(hypothesis.words) > 3 + _WORDS_PER_S * seconds(num_samples):
         return Verdict.RATE
+    if _echoes(prompt, hypothesis.words):
+        return Verdict.ECHO
     return Verdict.SOUND
+
+
+def _echoes(prompt: Sequence[int], words: Sequence[Word]) -> bool:
+    said = [token for word in words[:_ECHO_TOKENS] for token in word.token_ids][:_ECHO_TOKENS]
+    starts = range(len(prompt) - _ECHO_TOKENS + 1)
+    return any(list(prompt[start : start + _ECHO_TOKENS]) == said for start in starts)
 
 
 def loop_start(words: Sequence[Word]) -> int | None:

@@ -255,9 +255,11 @@ class Transcriber:
         words: tuple[Word, ...] = ()
         if step.window is not None and hypothesis is not None:
             hypothesis = heard_words(hypothesis, step.end_sample)
-            verdict = judge(hypothesis, len(step.window.samples))
+            verdict = judge(hypothesis, len(step.window.samples), step.window.prompt)
             if verdict is not Verdict.SOUND:
                 events.append(GuardFired(verdict))
+                if verdict is Verdict.ECHO:
+                    self._context = ()
                 if verdict is not Verdict.NO_SPEECH and self._attempt < _MAX_ATTEMPTS:
                     self._attempt += 1
                     return events

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,3 +97,25 @@ def test_what_is_said_after_the_audio_has_ended_was_not_heard(
         *("en", 1.0, 0.0, -0.1),
     )
     assert heard_words(said, samples(2)).words == said.words[:heard]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens", "verdict"),
+    [
+        (range(10), [3, 4, 5, 6, 7, 8, 99], Verdict.ECHO),
+        (range(10), [4, 5, 6, 7, 8, 9], Verdict.ECHO),
+        (range(10), [0, 1, 2, 3, 4, 5, 50, 51], Verdict.ECHO),
+        # Too little of it, or later on, is what people say.
+        (range(10), [5, 6, 7, 8, 9, 50, 51], Verdict.SOUND),
+        (range(10), [50, 3, 4, 5, 6, 7, 8, 9], Verdict.SOUND),
+        (range(10), [5, 6, 7], Verdict.SOUND),
+        (range(5), [0, 1, 2, 3, 4], Verdict.SOUND),
+        ((), [0, 1, 2, 3, 4, 5, 6], Verdict.SOUND),
+    ],
+)
+def test_a_text_that_begins_as_its_prompt_is_an_echo(
+    prompt: Sequence[int], tokens: list[int], verdict: Verdict
+) -> None:
+    heard = [Word(f" {n}", n * 4000, n * 4000 + 3000, 0.9, (n,)) for n in tokens]
+    hypothesis = Hypothesis(tuple(heard), "en", 1.0, 0.0, -0.3)
+    assert judge(hypothesis, samples(10), tuple(prompt)) is verdict

@@ -594,6 +594,28 @@ def test_more_words_than_anybody_says_are_decoded_again() -> None:
     assert set(history.of(GuardFired)) == {GuardFired(Verdict.RATE)}
 
 
+def test_what_repeats_its_prompt_is_decoded_without_it() -> None:
+    words = chatter(150)
+    end = ending(words)
+    said = {word.token_ids[0]: word for word in words}
+    model = ScriptedRecognizer(words)
+
+    def echo(window: Window, heard: Hypothesis) -> Hypothesis:
+        again = [said[token] for token in window.prompt]
+        first = window.first_sample
+        again = [replace(word, first_sample=first, end_sample=first + 1) for word in again]
+        return replace(heard, words=(*again, *heard.words))
+
+    model.amiss = echo
+    transcriber = Transcriber(LIVE, language_code="en")
+    history = follow(transcriber, model, cut(lane(words, end), every(0.1, end)))
+    assert_once_and_exact(history, words)
+    fired = history.of(GuardFired)
+    assert set(fired) == {GuardFired(Verdict.ECHO)}
+    echoed = {window.first_sample for window in history.windows if len(window.prompt) >= 6}
+    assert len(fired) == len(echoed), "once per window: it is forgotten"
+
+
 @pytest.mark.parametrize("cadence", PACES)
 def test_a_full_window_of_noise_moves_on(cadence: Cadence) -> None:
     words = chatter(40, first_s=200)
