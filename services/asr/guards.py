@@ -1,8 +1,9 @@
 """Which decodings not to believe. A guard never loses audio: its window is decoded again otherwise.
 
-The thresholds on silence are those of openai/whisper's ``transcribe.py``.
+The thresholds on silence and on compression are those of openai/whisper's ``transcribe.py``.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -14,6 +15,7 @@ from services.common.words import Word
 
 _NO_SPEECH_PROBABILITY = 0.6
 _AVG_LOG_PROBABILITY = -1.0
+_COMPRESSION_RATIO = 2.4
 _WORDS_PER_S = 8.0
 """The fastest speakers reach six."""
 _LONGEST_CYCLE = 8
@@ -33,7 +35,7 @@ class Verdict(StrEnum):
     NO_SPEECH = "no_speech"
     """It has no word, or the model doubts that anybody speaks and is unsure of its words."""
     REPETITION = "repetition"
-    """It ends in a loop."""
+    """It ends in a loop, or says the same again and again."""
     RATE = "rate"
     """More words than can be said in the time."""
     ECHO = "echo"
@@ -59,13 +61,21 @@ def judge(hypothesis: Hypothesis, num_samples: int, prompt: Sequence[int] = ()) 
         and hypothesis.avg_log_probability < _AVG_LOG_PROBABILITY
     ):
         return Verdict.NO_SPEECH
-    if loop_start(hypothesis.words) is not None:
+    if (
+        loop_start(hypothesis.words) is not None
+        or _compression(hypothesis.words) > _COMPRESSION_RATIO
+    ):
         return Verdict.REPETITION
     if len(hypothesis.words) > 3 + _WORDS_PER_S * seconds(num_samples):
         return Verdict.RATE
     if _echoes(prompt, hypothesis.words):
         return Verdict.ECHO
     return Verdict.SOUND
+
+
+def _compression(words: Sequence[Word]) -> float:
+    text = "".join(word.text for word in words).encode()
+    return len(text) / len(zlib.compress(text))
 
 
 def _echoes(prompt: Sequence[int], words: Sequence[Word]) -> bool:

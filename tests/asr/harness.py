@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from zlib import crc32
 
 import numpy as np
 
@@ -45,14 +46,19 @@ NOISE = -20_000
 """A level that is loud and says nothing."""
 
 
+def spelling(number: int) -> str:
+    """A word like no other, and no easier to compress than people's."""
+    return f" {crc32(str(number).encode()):x}"
+
+
 def script(pauses_s: Iterable[float], *, word_s: float = 0.3, first_s: float = 0.0) -> list[Word]:
-    """A word after each pause: `` w0``, `` w1``..."""
+    """A word after each pause, each of them another one."""
     words: list[Word] = []
     position = samples(first_s)
     for number, pause_s in enumerate(pauses_s):
         first = position + samples(pause_s)
         position = first + samples(word_s)
-        words.append(Word(f" w{number}", first, position, 0.9, (number,)))
+        words.append(Word(spelling(number), first, position, 0.9, (number,)))
     return words
 
 

@@ -9,6 +9,8 @@ from services.asr.recognizer import Hypothesis
 from services.common.timeline import samples
 from services.common.words import Word
 
+REFRAIN = "whosoever thou art thou he who repeated poetry but now and my lady heard him "
+
 
 def words(text: str) -> tuple[Word, ...]:
     return tuple(Word(f" {w}", n * 100, n * 100 + 80) for n, w in enumerate(text.split()))
@@ -62,6 +64,8 @@ def test_every_loop_is_found_behind_whatever_was_said_before(
         (said("to be", no_speech=0.61, avg_log=-1.01), samples(1), Verdict.NO_SPEECH),
         (said("to be", no_speech=0.6, avg_log=-1.01), samples(1), Verdict.SOUND),
         (said("to be", no_speech=0.99, avg_log=-1.0), samples(1), Verdict.SOUND),
+        (said(REFRAIN * 2), samples(20), Verdict.SOUND),
+        (said(f"he said {REFRAIN * 6} and was still"), samples(20), Verdict.REPETITION),
         (said("..."), samples(1), Verdict.NO_SPEECH),
         (said(". " * 60), samples(5), Verdict.NO_SPEECH),
         (said("- 5 %"), samples(1), Verdict.SOUND),

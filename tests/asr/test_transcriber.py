@@ -38,6 +38,7 @@ from tests.asr.harness import (
     lane,
     rest_of,
     script,
+    spelling,
     spoken,
     take_in,
 )
@@ -217,7 +218,7 @@ def test_a_file_is_decoded_in_full_windows_without_a_tail_of_agreement() -> None
 @pytest.mark.parametrize("cadence", PACES)
 def test_the_same_steps_give_the_same_commits_however_the_audio_is_cut(cadence: Cadence) -> None:
     words = [*chatter(60), *chatter(60, first_s=45, seed=1)]
-    words = [replace(word, text=f" w{n}") for n, word in enumerate(words)]
+    words = [replace(word, text=spelling(n)) for n, word in enumerate(words)]
     end = ending(words)
     steps = set(anywhere(0.3, 3, end, seed=5))
     histories = [
@@ -468,7 +469,7 @@ def test_a_backlog_is_decoded_in_windows_that_the_model_takes(cadence: Cadence) 
 @pytest.mark.parametrize("prompted", [False, True])
 def test_a_first_word_before_the_language_is_known_is_not_lost(prompted: bool) -> None:
     words = [*script([0.3]), *chatter(60, first_s=8.6)]
-    words = [replace(word, text=f" w{n}") for n, word in enumerate(words)]
+    words = [replace(word, text=spelling(n)) for n, word in enumerate(words)]
     end = ending(words)
     model = ScriptedRecognizer(words, SLUR_S, language_codes=("en", "de"), spoken_language="de")
     transcriber = Transcriber(LIVE, prompt=(1, 2) if prompted else ())
@@ -573,6 +574,18 @@ def test_a_loop_that_nothing_cures_costs_only_itself() -> None:
     assert len(history.of(GuardFired)) >= 3
 
 
+def test_what_is_repeated_in_every_decoding_was_said() -> None:
+    refrain = [word.text for word in chatter(12)]
+    words = [replace(word, text=refrain[n % 12]) for n, word in enumerate(chatter(150))]
+    end = ending(words)
+    cadence = replace(LIVE, context=0)
+    transcriber = Transcriber(cadence, language_code="en")
+    pieces = cut(lane(words, end), every(0.1, end))
+    history = follow(transcriber, ScriptedRecognizer(words), pieces)
+    assert_once_and_exact(history, words)
+    assert GuardFired(Verdict.REPETITION) in history.of(GuardFired)
+
+
 def test_more_words_than_anybody_says_are_decoded_again() -> None:
     words = chatter(40)
     end = ending(words)
@@ -581,7 +594,7 @@ def test_more_words_than_anybody_says_are_decoded_again() -> None:
         replace(
             heard,
             words=tuple(
-                Word(f" q{n}", window.first_sample + n, window.first_sample + n + 1)
+                Word(spelling(n), window.first_sample + n, window.first_sample + n + 1)
                 for n in range(300)
             ),
         )
@@ -635,11 +648,11 @@ def test_a_full_window_of_noise_moves_on(cadence: Cadence) -> None:
 def test_a_cut_at_a_short_word_keeps_to_its_own_pause(loud: str) -> None:
     """The quietest place is on the other side of a word: there, it would be doubled or lost."""
     words = [*chatter(45), *script([0, 0.06, 0.06, 0.06, 0.06], word_s=0.1, first_s=25.55)]
-    words = [replace(word, text=f" w{n}") for n, word in enumerate(words)]
+    words = [replace(word, text=spelling(n)) for n, word in enumerate(words)]
     last = next(n for n, word in enumerate(words) if word.end_sample > samples(26)) - 1
     words[last] = replace(words[last], text=" stop.")
     words += chatter(30, first_s=27)
-    words = [w if w.text == " stop." else replace(w, text=f" w{n}") for n, w in enumerate(words)]
+    words = [w if w.text == " stop." else replace(w, text=spelling(n)) for n, w in enumerate(words)]
     end = ending(words)
     audio = spoken(words, end)
     noisy = (
