@@ -47,7 +47,7 @@ class Settings(ServiceSettings):
     """The encoder hears at least so much, silence included: in less, Whisper loops. In seconds."""
     bucket_s: float = Field(default=1.0, ge=0.1, le=30)
     """Windows are rounded up to a multiple of this, to share batches, in seconds."""
-    min_step_ms: int = Field(default=700, ge=100, le=10_000)
+    min_step_ms: int = Field(default=800, ge=100, le=10_000)
     """New audio that makes a live stream be decoded again while there is room, in milliseconds."""
     max_step_ms: int = Field(default=2000, ge=100, le=10_000, validate_default=True)
     """The same when there is none left, in milliseconds; whoever would make it more is refused."""

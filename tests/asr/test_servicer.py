@@ -396,7 +396,7 @@ async def test_two_streams_in_two_languages_do_not_mix(tmp_path: Path) -> None:
             )
         )
     for code, responses in zip(codes, results, strict=True):
-        spoken = "".join(f" w{n}@{code or 'en'}" for n in range(len(SAID)))
+        spoken = "".join(f"{word.text}@{code or 'en'}" for word in SAID)
         assert text_of(words(responses)) == spoken
         assert kinds(responses).count("language") == (code == "")
     assert max(map(len, model.batches)) > 1, "they did share batches"
