@@ -88,8 +88,10 @@ class SpeechMap:
         if self._speaking:
             self.route.add_audio(through_sample - self._hold)
             return
+        if self._closing and self._through < self._edge + self._post_roll:
+            return
         if self._closing:
-            self._close(through_sample)
+            self._close(self._through)
         quiet = settled_sample - self._pre_roll
         if quiet - self.route.end_sample >= GAP_SAMPLES:
             self.route.add_gap(quiet)

@@ -163,8 +163,8 @@ def test_a_recording_is_heard_the_same_however_the_vad_reports(
         assert piece.end_sample >= end + RECORDED_POST_ROLL_SAMPLES
 
 
-HANGOVER = 22
-"""In windows: 0.7 s, as the VAD has it."""
+HANGOVER = 16
+"""In windows: 0.5 s, as the VAD has it."""
 
 
 def report_all(speech: SpeechMap, edges: list[tuple[int, int]], reports: list[int]) -> None:
