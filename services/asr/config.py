@@ -47,7 +47,7 @@ class Settings(ServiceSettings):
     """The encoder hears at least so much, silence included: in less, Whisper loops. In seconds."""
     bucket_s: float = Field(default=1.0, ge=0.1, le=30)
     """Windows are rounded up to a multiple of this, to share batches, in seconds."""
-    min_step_ms: int = Field(default=850, ge=100, le=10_000)
+    min_step_ms: int = Field(default=800, ge=100, le=10_000)
     """New audio that makes a live stream be decoded again while there is room, in milliseconds."""
     max_step_ms: int = Field(default=2000, ge=100, le=10_000, validate_default=True)
     """The same when there is none left, in milliseconds; whoever would make it more is refused."""
@@ -64,7 +64,7 @@ class Settings(ServiceSettings):
     pause_ms: int = Field(default=200, ge=0, le=2000)
     """Quiet that makes a live stream be decoded at once, before the VAD knows that nobody speaks,
     in milliseconds; 0: wait for the VAD."""
-    pause_probability: float = Field(default=0.75, ge=0, le=1)
+    pause_probability: float = Field(default=0.8, ge=0, le=1)
     """Words are committed at such a pause if each of them is so probable."""
     context_tokens: int = Field(default=32, ge=0, le=200)
     """What was said before the window, and is given to the model with it, in tokens."""

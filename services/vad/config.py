@@ -25,7 +25,7 @@ class Settings(ServiceSettings):
     """Speech may end where its probability is below this; at most the onset threshold."""
     min_speech_ms: int = Field(default=100, ge=0, le=2000)
     """Speech shorter than this is ignored, in milliseconds."""
-    hangover_ms: int = Field(default=500, ge=32, le=10_000)
+    hangover_ms: int = Field(default=700, ge=32, le=10_000)
     """Silence must last this long to end speech, in milliseconds."""
     max_speech_s: float = Field(default=60.0, ge=5, le=86_400)
     """Speech longer than this is ended at its quietest recent place, in seconds."""

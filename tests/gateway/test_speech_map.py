@@ -164,7 +164,7 @@ def test_a_recording_is_heard_the_same_however_the_vad_reports(
 
 
 HANGOVER = 16
-"""In windows: 0.5 s, as the VAD has it."""
+"""In windows: 0.5 s, less than what of a recording is heard behind speech."""
 
 
 def report_all(speech: SpeechMap, edges: list[tuple[int, int]], reports: list[int]) -> None:

@@ -72,7 +72,7 @@ async def test_a_replica_that_is_told_to_stop_drains_its_streams(
             await call.write(message)
         after = await read_rest(call)
         assert after[-1].HasField("finished")
-        assert len(found([*before, *after])) == 12
+        assert len(found([*before, *after])) == 8
         # The last stream is gone: it exits long before the drain is over.
         assert process.stderr is not None
         logs, code = await asyncio.wait_for(
