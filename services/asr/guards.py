@@ -9,6 +9,7 @@ from dataclasses import replace
 from enum import StrEnum
 from itertools import takewhile
 
+from services.asr.policies.normal_form import normal_form
 from services.asr.recognizer import Hypothesis
 from services.common.timeline import samples, seconds
 from services.common.words import Word
@@ -19,6 +20,8 @@ _COMPRESSION_RATIO = 2.4
 _WORDS_PER_S = 8.0
 """The fastest speakers reach six."""
 _LONGEST_CYCLE = 8
+_SAID_TWICE = 6
+"""Words in a row that nobody says twice within a window, or hardly anybody."""
 _BORDER_SAMPLES = samples(0.08)
 """No word is that short: what attention squeezes into the last four frames was not heard. Source:
 the border of Simul-Whisper for audio that has ended."""
@@ -35,7 +38,7 @@ class Verdict(StrEnum):
     NO_SPEECH = "no_speech"
     """It has no word, or the model doubts that anybody speaks and is unsure of its words."""
     REPETITION = "repetition"
-    """It ends in a loop, or says the same again and again."""
+    """It ends in a loop, or in what it has said before, or says the same again and again."""
     RATE = "rate"
     """More words than can be said in the time."""
     ECHO = "echo"
@@ -63,6 +66,7 @@ def judge(hypothesis: Hypothesis, num_samples: int, prompt: Sequence[int] = ()) 
         return Verdict.NO_SPEECH
     if (
         loop_start(hypothesis.words) is not None
+        or _ends_as_before(hypothesis.words)
         or _compression(hypothesis.words) > _COMPRESSION_RATIO
     ):
         return Verdict.REPETITION
@@ -71,6 +75,12 @@ def judge(hypothesis: Hypothesis, num_samples: int, prompt: Sequence[int] = ()) 
     if _echoes(prompt, hypothesis.words):
         return Verdict.ECHO
     return Verdict.SOUND
+
+
+def _ends_as_before(words: Sequence[Word]) -> bool:
+    keys = [normal_form(word.text) for word in words]
+    end = keys[-_SAID_TWICE:]
+    return any(keys[n : n + len(end)] == end for n in range(len(keys) - 2 * _SAID_TWICE + 1))
 
 
 def _compression(words: Sequence[Word]) -> float:
