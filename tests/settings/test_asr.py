@@ -274,7 +274,7 @@ async def test_a_stream_alone_is_decoded_after_so_much_new_audio(
         call.cancel()
 
 
-@flips("ASR", max_step_ms={900: grpc.StatusCode.RESOURCE_EXHAUSTED, 5000: grpc.StatusCode.OK})
+@flips("ASR", max_step_ms={800: grpc.StatusCode.RESOURCE_EXHAUSTED, 5000: grpc.StatusCode.OK})
 async def test_a_stream_is_refused_with_which_steps_would_have_to_be_longer(
     flip: Flip, settings: Settle
 ) -> None:
