@@ -79,8 +79,7 @@ def judge(hypothesis: Hypothesis, num_samples: int, prompt: Sequence[int] = ()) 
 
 def _ends_as_before(words: Sequence[Word]) -> bool:
     keys = [normal_form(word.text) for word in words]
-    end = keys[-_SAID_TWICE:]
-    return any(keys[n : n + len(end)] == end for n in range(len(keys) - 2 * _SAID_TWICE + 1))
+    return _holds(keys[:-_SAID_TWICE], keys[-_SAID_TWICE:])
 
 
 def _compression(words: Sequence[Word]) -> float:
@@ -90,8 +89,13 @@ def _compression(words: Sequence[Word]) -> float:
 
 def _echoes(prompt: Sequence[int], words: Sequence[Word]) -> bool:
     said = [token for word in words[:_ECHO_TOKENS] for token in word.token_ids][:_ECHO_TOKENS]
-    starts = range(len(prompt) - _ECHO_TOKENS + 1)
-    return any(list(prompt[start : start + _ECHO_TOKENS]) == said for start in starts)
+    return len(said) == _ECHO_TOKENS and _holds(prompt, said)
+
+
+def _holds(said: Sequence[str] | Sequence[int], run: Sequence[str] | Sequence[int]) -> bool:
+    """Whether a run stands somewhere in what was said."""
+    starts = range(len(said) - len(run) + 1)
+    return any(list(said[start : start + len(run)]) == run for start in starts)
 
 
 def loop_start(words: Sequence[Word]) -> int | None:

@@ -88,9 +88,9 @@ class SpeechMap:
         if self._speaking:
             self.route.add_audio(through_sample - self._hold)
             return
-        if self._closing and self._through < self._edge + self._post_roll:
-            return
         if self._closing:
+            if self._through < self._edge + self._post_roll:
+                return
             self._close(self._through)
         quiet = settled_sample - self._pre_roll
         if quiet - self.route.end_sample >= GAP_SAMPLES:
