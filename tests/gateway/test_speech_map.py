@@ -138,23 +138,25 @@ def test_without_a_vad_everything_is_speech_from_where_it_was_lost() -> None:
     assert pieces(speech.route) == [Gap(0, here), Audio(here, 9 * S), End()]
 
 
+# In windows: 0.5 s, which is less than what of a recording is heard behind speech, and 0.7 s.
+@pytest.mark.parametrize("hangover", [16, 22])
 @given(
     # Windows of a pause (none: the speech was cut for its length) and of the speech behind it.
     spans=st.lists(st.tuples(st.integers(0, 80), st.integers(4, 200)), min_size=1, max_size=5),
     reports=st.lists(st.integers(1, 40), min_size=1, max_size=8),
 )
 def test_a_recording_is_heard_the_same_however_the_vad_reports(
-    spans: list[tuple[int, int]], reports: list[int]
+    hangover: int, spans: list[tuple[int, int]], reports: list[int]
 ) -> None:
     edges, at = [], 0
     for pause, length in spans:
         # A pause is one only when it outlasts the hangover.
-        first = at + (pause + HANGOVER if pause else 0) * 512
+        first = at + (pause + hangover if pause else 0) * 512
         at = first + length * 512
         edges.append((first, at))
     by_window, by_report = speech_map(live=False), speech_map(live=False)
-    report_all(by_window, edges, [1])
-    report_all(by_report, edges, reports)
+    report_all(by_window, edges, [1], hangover)
+    report_all(by_report, edges, reports, hangover)
     assert pieces(by_report.route) == pieces(by_window.route)
     heard = [piece for piece in pieces(by_window.route) if isinstance(piece, Audio)]
     for first, end in edges:
@@ -163,18 +165,16 @@ def test_a_recording_is_heard_the_same_however_the_vad_reports(
         assert piece.end_sample >= end + RECORDED_POST_ROLL_SAMPLES
 
 
-HANGOVER = 16
-"""In windows: 0.5 s, less than what of a recording is heard behind speech."""
-
-
-def report_all(speech: SpeechMap, edges: list[tuple[int, int]], reports: list[int]) -> None:
+def report_all(
+    speech: SpeechMap, edges: list[tuple[int, int]], reports: list[int], hangover: int
+) -> None:
     """Be the VAD of a lane with speech in some places, reporting every so many windows in turn."""
     events: list[tuple[int, Callable[[int], None], int]] = []
     for number, (first, end) in enumerate(edges):
         cut = number + 1 < len(edges) and edges[number + 1][0] == end
         joined = number > 0 and edges[number - 1][1] == first
         events.append((first + (10 if joined else 4) * 512, speech.started, first))
-        events.append((end + (10 if cut else HANGOVER) * 512, speech.ended, end))
+        events.append((end + (10 if cut else hangover) * 512, speech.ended, end))
     through, end_sample = 0, edges[-1][1] + 3 * S
     for windows in itertools.cycle(reports):
         if through >= end_sample:
