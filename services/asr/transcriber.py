@@ -419,19 +419,20 @@ class Transcriber:
             if first_sample <= word.end_sample <= last_sample
         ]
         sentences = [(index, word) for index, word in ends if word.text.endswith(_SENTENCE_ENDS)]
-        choices = [(self._quietest_near(index), index) for index, _ in sentences or ends]
+        choices = [(self._quietest_behind(index), index) for index, _ in sentences or ends]
         if choices:
             (_, place), index = min(choices)
             self._cut(place, self._committed[index:])
 
-    def _quietest_near(self, index: int) -> tuple[float, int]:
-        """How loud it is, and where, at the quietest place around a word's end.
+    def _quietest_behind(self, index: int) -> tuple[float, int]:
+        """How loud it is, and where, at the quietest place between a word and the next one.
 
-        At most half of that word, or of the next one, lies on the wrong side.
+        At most half of either lies on the wrong side.
         """
         before, *behind = [*self._committed, *self._pending][index - 1 : index + 1]
         first = max(self._first + 1, before.end_sample - _JITTER_SAMPLES, _middle(before))
-        last = min([self._heard, before.end_sample + _JITTER_SAMPLES, *map(_middle, behind)])
+        resumed = behind[0].first_sample if behind else before.end_sample
+        last = min([self._heard, resumed + _JITTER_SAMPLES, *map(_middle, behind)])
         if first >= last:
             return float("inf"), before.end_sample
         place, power = self._audio.quietest(first, last)

@@ -13,6 +13,7 @@ from services.asr.load import Limits
 from services.asr.recognizer import Recognizer
 from services.asr.scheduler import Scheduler
 from services.asr.servicer import AsrServicer, Paces
+from services.asr.transcriber import Cadence
 from services.common.audio import FloatArray, float_to_pcm
 from services.common.channel import open_channel
 from services.common.timeline import seconds
@@ -47,6 +48,7 @@ async def serving(
     max_streams: int = 100,
     steps_s: tuple[float, float] = (seconds(STEP), seconds(STEP)),
     name: str = MODEL,
+    live: Cadence = LIVE,
 ) -> AsyncIterator[Replica]:
     stopping = asyncio.Event()
     min_step_s, max_step_s = steps_s
@@ -63,7 +65,7 @@ async def serving(
         model,
         scheduler,
         model=name,
-        paces=Paces(LIVE, FILE),
+        paces=Paces(live, FILE),
         max_streams=max_streams,
         stopping=stopping,
         drain_s=DRAIN_S,

@@ -450,6 +450,32 @@ async def test_a_stream_has_the_policy_and_the_threshold_that_it_asks_for(
         call.cancel()
 
 
+async def test_where_it_is_quiet_a_window_is_as_urgent_as_at_a_flush(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    ask = Seat.ask
+
+    def noting(seat: Seat, now_s: float, *, step_s: float, final: bool) -> float:
+        asked.append(final)
+        return ask(seat, now_s, step_s=step_s, final=final)
+
+    monkeypatch.setattr(Seat, "ask", noting)
+    said = script([0.4, 0.1])
+    lane_of_all = messages(cut(lane(said, samples(1.5)), every(0.1, samples(1.5))))
+    cadence = replace(LIVE, pause=samples(0.35))
+    async with serving(ScriptedRecognizer(said), tmp_path, live=cadence) as replica:
+        call = replica.stub.Transcribe()
+        await call.write(opening(config=pb.TranscribeConfig(language_code="en")))
+        for message in lane_of_all:
+            await call.write(message)
+        committed: list[Word] = []
+        while text_of(committed) != text_of(said):
+            committed += words([await read(call)])
+        call.cancel()
+    assert True in asked
+
+
 async def test_it_says_what_it_can_do(tmp_path: Path) -> None:
     model = ScriptedRecognizer([], language_codes=("en", "de"), tasks=tuple(Task))
     async with serving(model, tmp_path, max_streams=7) as replica:

@@ -668,6 +668,21 @@ def test_a_cut_at_a_short_word_keeps_to_its_own_pause(loud: str) -> None:
     assert_once_and_exact(history, words)
 
 
+def test_a_cut_is_where_a_pause_is_quietest() -> None:
+    words = [Word(" stop.", samples(4.7), samples(4.98)), *chatter(15, first_s=6)]
+    end = ending(words)
+    audio = spoken(words, end)
+    audio[samples(4.98) : samples(5.6)] = NOISE / 32768
+    history = follow(
+        Transcriber(replace(FILE, keep=0, window=samples(8)), language_code="en"),
+        ScriptedRecognizer(words),
+        [Piece(0, end, audio)],
+    )
+    assert_once_and_exact(history, words)
+    _, state = history.places[0]
+    assert samples(5.6) <= state.window_first_sample <= words[1].first_sample
+
+
 def test_a_cut_behind_the_end_of_a_window_is_a_place_to_resume_from() -> None:
     words = [Word(" stop.", samples(4.7), samples(4.98)), *chatter(5, first_s=5.5)]
     end = ending(words)

@@ -37,9 +37,9 @@ def timed_words(
     # Before the first frame there is nothing, whatever a path through very few frames says.
     places = window.first_sample + np.maximum(0, frames) * FRAME_SAMPLES
     words: list[Word] = []
-    for text, begin, after in _written(split):
+    for text, begin, spoken, after in _written(split):
         first = min(int(places[begin]), window_end - 1)
-        last = min(int(places[after]), window_end)
+        last = min(int(places[spoken]), window_end)
         words.append(
             Word(
                 text=text,
@@ -52,9 +52,15 @@ def timed_words(
     return tuple(words)
 
 
-def _written(split: Sequence[tuple[str, int]]) -> list[tuple[str, int, int]]:
-    """Join punctuation to the word that it belongs to.  -> text, first token, token after."""
-    joined: list[tuple[str, int, int]] = []
+def _written(split: Sequence[tuple[str, int]]) -> list[tuple[str, int, int, int]]:
+    """Join punctuation to the word that it belongs to.
+
+    Returns:
+        Each word's text, its first token, the token after what is spoken of it, and the one after
+        all of it.
+
+    """
+    joined: list[tuple[str, int, int, int]] = []
     opening: tuple[str, int] | None = None
     begin = 0
     for text, after in split:
@@ -64,9 +70,9 @@ def _written(split: Sequence[tuple[str, int]]) -> list[tuple[str, int, int]]:
         if text.strip() in _OPENING and text.startswith(" "):
             opening = text, first
         elif joined and text in _CLOSING:
-            before, from_token, _ = joined[-1]
-            joined[-1] = before + text, from_token, after
+            before, from_token, spoken, _ = joined[-1]
+            joined[-1] = before + text, from_token, spoken, after
         elif text.strip() and _PART not in text:
-            joined.append((text, first, after))
+            joined.append((text, first, after, after))
         begin = after
     return joined

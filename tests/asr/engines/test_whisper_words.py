@@ -42,11 +42,17 @@ def test_punctuation_is_written_with_its_word_and_half_a_character_is_none(
 
 
 def test_a_word_lasts_from_its_first_token_to_the_one_after_its_last() -> None:
-    one, other = words_of([" one", ",", " two"], frames=[3, 8, 9, 20], first=1000)
-    assert (one.first_sample, one.end_sample) == (1000 + 3 * FRAME, 1000 + 9 * FRAME)
-    assert (other.first_sample, other.end_sample) == (1000 + 9 * FRAME, 1000 + 20 * FRAME)
-    assert one.token_ids == (0, 1)
-    assert one.probability == pytest.approx(0.05)
+    one, other = words_of([" one", " two"], frames=[3, 8, 20], first=1000)
+    assert (one.first_sample, one.end_sample) == (1000 + 3 * FRAME, 1000 + 8 * FRAME)
+    assert (other.first_sample, other.end_sample) == (1000 + 8 * FRAME, 1000 + 20 * FRAME)
+
+
+def test_the_pause_that_punctuation_stands_for_is_of_no_word() -> None:
+    one, other = words_of([" one", ".", '"', " two"], frames=[3, 8, 20, 30, 35], first=1000)
+    assert (one.first_sample, one.end_sample) == (1000 + 3 * FRAME, 1000 + 8 * FRAME)
+    assert (other.first_sample, other.end_sample) == (1000 + 30 * FRAME, 1000 + 35 * FRAME)
+    assert one.token_ids == (0, 1, 2)
+    assert one.probability == pytest.approx(0.1)
 
 
 def test_words_stay_inside_their_window_and_last_a_sample_at_least() -> None:
