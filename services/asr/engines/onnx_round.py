@@ -6,6 +6,7 @@ it goes on, a few tokens at a time, and what it lacks is chosen one by one. Rows
 leave the batch.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -14,23 +15,19 @@ from numpy.typing import NDArray
 
 from services.asr.engines import whisper_row
 from services.asr.engines.onnx_decoder import Decoder, Text
-from services.asr.engines.whisper_row import begins_text, choosing_places
+from services.asr.engines.whisper_row import choosing, staying
 from services.common.audio import FloatArray
 
 Row: TypeAlias = whisper_row.Row[FloatArray]
 Vocabulary: TypeAlias = whisper_row.Vocabulary[FloatArray]
-
-_LEAVING_SHARE = 0.25
-"""Rows that have ended stay until they are so many: to leave means to copy the others."""
-_CHOSEN_AT_ONCE = 256
-"""Tokens: each takes a row as long as the vocabulary."""
+Places: TypeAlias = whisper_row.Places[FloatArray]
 
 
 def decode(decoder: Decoder, vocabulary: Vocabulary, rows: Sequence[Row], text: Text) -> None:
     """Say each row's text, about what was heard; it is written into the row."""
-    while staying := [number for number, row in enumerate(rows) if not row.ended]:
-        if len(rows) - len(staying) >= max(1, _LEAVING_SHARE * len(rows)):
-            rows, text = [rows[number] for number in staying], text.select(staying)
+    while not all(row.ended for row in rows):
+        if len(left := staying(rows)) < len(rows):
+            rows, text = [rows[number] for number in left], text.select(left)
         _pass(decoder, vocabulary, rows, text)
 
 
@@ -48,7 +45,10 @@ def _pass(decoder: Decoder, words: Vocabulary, rows: Sequence[Row], text: Text) 
     states, scores = decoder.say(said, before, text)
     if first_column == 0:
         _judge_speech(decoder, words, rows, states)
-    choices = iter(_choose_behind(decoder, words, rows, states))
+    choices = itertools.chain.from_iterable(
+        _choose(decoder.logits(states[places.numbers, places.indices]), words, places)
+        for places in choosing(rows)
+    )
     for number, row in enumerate(rows):
         if not row.ended:
             kept = row.learn([next(choices) for _ in range(len(row.guess) + 1)], eot=words.eot)
@@ -65,36 +65,19 @@ def _judge_speech(
         row.no_speech_probability = float(probability)
 
 
-def _choose_behind(
-    decoder: Decoder, words: Vocabulary, rows: Sequence[Row], states: FloatArray
-) -> list[tuple[int, float]]:
-    """At each of ``choosing_places`` what comes next."""
-    places = choosing_places(rows)
-    chosen: list[tuple[int, float]] = []
-    for begin in range(0, len(places), _CHOSEN_AT_ONCE):
-        numbers, at = zip(*places[begin : begin + _CHOSEN_AT_ONCE], strict=True)
-        asked = [rows[number] for number in numbers]
-        logits = decoder.logits(states[list(numbers), list(at)])
-        chosen += _choose(logits, words, asked, begins_text(asked, at))
-    return chosen
-
-
-def _choose(
-    logits: FloatArray, words: Vocabulary, rows: Sequence[Row], first: Sequence[bool]
-) -> list[tuple[int, float]]:
-    """A token of each row, and its log probability among those of text.
+def _choose(logits: FloatArray, words: Vocabulary, places: Places) -> list[tuple[int, float]]:
+    """What is said next, and its log probability among what is text.
 
     Args:
-        logits: (rows, vocabulary).
+        logits: (places, vocabulary).
         words: What may be said.
-        rows: Whose they are.
-        first: Which of them stand for the first token of a text.
+        places: Where.
 
     """
     allowed = logits + words.barred
-    allowed[list(first)] += words.barred_first
+    allowed[places.first] += words.barred_first
     tokens = allowed.argmax(-1)
-    for index, row in enumerate(rows):
+    for index, row in enumerate(places.rows):
         if row.temperature > 0:
             tokens[index] = _draw(allowed[index], row)
     texts = logits[:, : words.eot]

@@ -6,6 +6,7 @@ it goes on, a few tokens at a time, and what it lacks is chosen one by one. Rows
 leave the batch.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -13,15 +14,11 @@ import torch
 
 from services.asr.engines import whisper_row
 from services.asr.engines.torch_decoder import Decoder, Sound, Text
-from services.asr.engines.whisper_row import begins_text, choosing_places
+from services.asr.engines.whisper_row import choosing, staying
 
 Row: TypeAlias = whisper_row.Row[torch.Tensor]
 Vocabulary: TypeAlias = whisper_row.Vocabulary[torch.Tensor]
-
-_LEAVING_SHARE = 0.25
-"""Rows that have ended stay until they are so many: to leave means to copy the others."""
-_CHOSEN_AT_ONCE = 256
-"""Tokens: each takes a row as long as the vocabulary."""
+Places: TypeAlias = whisper_row.Places[torch.Tensor]
 
 
 def decode(decoder: Decoder, vocabulary: Vocabulary, rows: Sequence[Row], sound: Sound) -> None:
@@ -65,7 +62,10 @@ class _Round:
             self._judge_speech(states)
         else:
             scores = self._decoder.scores(queries, self._sound.aligned)
-        choices = iter(self._choose_behind(states))
+        choices = itertools.chain.from_iterable(
+            self._choose(self._decoder.logits(states[places.numbers, places.indices]), places)
+            for places in choosing(self._rows)
+        )
         for number, row in enumerate(self._rows):
             if row.ended:
                 continue
@@ -78,12 +78,11 @@ class _Round:
 
     def _leave(self) -> None:
         """Let rows go that have ended."""
-        staying = [number for number, row in enumerate(self._rows) if not row.ended]
-        if len(self._rows) - len(staying) >= max(1, _LEAVING_SHARE * len(self._rows)):
-            index = self._tensor(staying)
+        if len(left := staying(self._rows)) < len(self._rows):
+            index = self._tensor(left)
             self._sound = self._sound.select(index)
             self._text = self._text.select(index)
-            self._rows = [self._rows[number] for number in staying]
+            self._rows = [self._rows[number] for number in left]
 
     def _scores(
         self, number: int, queries: Sequence[torch.Tensor], begin: int, end: int
@@ -100,35 +99,21 @@ class _Round:
         for row, probability in zip(self._rows, probabilities.tolist(), strict=True):
             row.no_speech_probability = probability
 
-    def _choose_behind(self, states: torch.Tensor) -> list[tuple[int, float]]:
-        """At each of ``choosing_places`` what comes next."""
-        places = choosing_places(self._rows)
-        chosen: list[tuple[int, float]] = []
-        for begin in range(0, len(places), _CHOSEN_AT_ONCE):
-            numbers, at = zip(*places[begin : begin + _CHOSEN_AT_ONCE], strict=True)
-            asked = [self._rows[number] for number in numbers]
-            logits = self._decoder.logits(states[list(numbers), list(at)])
-            chosen += self._choose(logits, asked, begins_text(asked, at))
-        return chosen
-
-    def _choose(
-        self, logits: torch.Tensor, rows: Sequence[Row], first: Sequence[bool]
-    ) -> list[tuple[int, float]]:
-        """A token of each row, and its log probability among those of text.
+    def _choose(self, logits: torch.Tensor, places: Places) -> list[tuple[int, float]]:
+        """What is said next, and its log probability among what is text.
 
         Args:
-            logits: (rows, vocabulary) float32.
-            rows: Whose they are.
-            first: Which of them stand for the first token of a text.
+            logits: (places, vocabulary) float32.
+            places: Where.
 
         """
         words = self._vocabulary
         allowed = logits + words.barred
-        allowed[torch.tensor(first)] += words.barred_first
+        allowed[torch.tensor(places.first)] += words.barred_first
         tokens = allowed.argmax(-1)
-        warm = [number for number, row in enumerate(rows) if row.temperature > 0]
+        warm = [number for number, row in enumerate(places.rows) if row.temperature > 0]
         if warm:
-            tokens[warm] = _draw(allowed[warm], [rows[number] for number in warm])
+            tokens[warm] = _draw(allowed[warm], [places.rows[number] for number in warm])
         total = logits[:, : words.eot].logsumexp(-1)
         log_probabilities = logits.gather(1, tokens[:, None])[:, 0] - total
         return list(zip(tokens.tolist(), log_probabilities.tolist(), strict=True))

@@ -1,6 +1,6 @@
 """A window's text while it is said: what engines that choose their own tokens have in common."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -23,6 +23,10 @@ _GUESSED_AT_ONCE = 8
 """Tokens of a draft that are said once it has been wrong: fewer are lost if it is so again."""
 _ASTRAY = 4
 """Tokens of a draft to either side, among which what was said instead may be found."""
+_CHOSEN_AT_ONCE = 256
+"""Tokens: each takes a row as long as the vocabulary."""
+_LEAVING_SHARE = 0.25
+"""Rows that have ended stay until they are so many: to leave means to copy the others."""
 
 
 @dataclass(slots=True)
@@ -168,21 +172,46 @@ def takes_few_passes(window: Window, tokens: WhisperTokens) -> bool:
     return len(window.samples) <= _SHORT_SAMPLES or bool(draft_of(window, tokens))
 
 
-def choosing_places(rows: Sequence[Row[ArrayT]]) -> list[tuple[int, int]]:
-    """Row, and index into what it says in a pass, of each token behind which one is chosen."""
-    return [
+@dataclass(frozen=True, slots=True)
+class Places(Generic[ArrayT]):
+    """Where in a pass what comes next is chosen, one entry for each choice."""
+
+    rows: Sequence[Row[ArrayT]]
+    """Whose text goes on."""
+    numbers: list[int]
+    """Theirs in the batch."""
+    indices: list[int]
+    """Into what the row says in the pass: of the token behind which is chosen."""
+    first: list[bool]
+    """Whether it is the first token of the row's text that is chosen."""
+
+
+def choosing(rows: Sequence[Row[ArrayT]]) -> Iterator[Places[ArrayT]]:
+    """All places of a pass, as many at once as may take a row of the vocabulary's length each."""
+    places = [
         (number, len(row.chosen) - 1 + place)
         for number, row in enumerate(rows)
         if not row.ended
         for place in range(len(row.guess) + 1)
     ]
+    for begin in range(0, len(places), _CHOSEN_AT_ONCE):
+        some = places[begin : begin + _CHOSEN_AT_ONCE]
+        asked = [rows[number] for number, _ in some]
+        yield Places(
+            asked,
+            [number for number, _ in some],
+            [index for _, index in some],
+            [
+                row.num_said + index == len(row.start) - 1
+                for row, (_, index) in zip(asked, some, strict=True)
+            ],
+        )
 
 
-def begins_text(rows: Sequence[Row[ArrayT]], places: Sequence[int]) -> list[bool]:
-    """Behind which of ``choosing_places`` the first token of a row's text is chosen."""
-    return [
-        row.num_said + place == len(row.start) - 1 for row, place in zip(rows, places, strict=True)
-    ]
+def staying(rows: Sequence[Row[ArrayT]]) -> list[int]:
+    """The rows to go on with: those that have ended leave once they are worth a copy."""
+    left = [number for number, row in enumerate(rows) if not row.ended]
+    return left if len(rows) - len(left) >= _LEAVING_SHARE * len(rows) else list(range(len(rows)))
 
 
 def hypothesis_of(

@@ -395,10 +395,10 @@ def heard_in(words: Iterable[Word]) -> list[tuple[str, int, int]]:
 
 
 def test_a_stream_that_is_resumed_goes_on_as_if_it_had_not_been_cut(
-    engine: Recognizer, two_cities: FloatArray
+    engine: Recognizer, beckett: FloatArray
 ) -> None:
-    pieces = pieces_of(two_cities[: samples(12)])
-    cadence = replace(LIVE, window=samples(8))
+    pieces = pieces_of(beckett)
+    cadence = replace(LIVE, window=samples(7))
     whole = follow(Transcriber(cadence, language_code="en"), engine, pieces)
     assert len(whole.commits) > 1
     for index in {0, len(whole.commits) // 2, len(whole.commits) - 1}:
