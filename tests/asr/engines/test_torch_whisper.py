@@ -211,6 +211,18 @@ def test_wrong_weights_and_wrong_heads_are_model_errors(models: Models) -> None:
         load_torch(checkpoint, alignment_heads="[[7, 0]]")
 
 
+def test_a_text_that_fills_the_model_goes_with_a_longer_draft(
+    torch_toy: TorchWhisper, two_cities: FloatArray
+) -> None:
+    full = part(two_cities, 0, 30, prompt=tuple(range(1000, 1300)))
+    said = tokens_of(alone(torch_toy, full))
+    assert len(said) > 200
+    mistaken = replace(full, draft=tuple(5 if token == 4 else 4 for token in said))
+    almost = replace(full, draft=said[:-4])
+    for heard in torch_toy.recognize([almost, mistaken]):
+        assert tokens_of(heard) == said
+
+
 def test_other_heads_see_words_elsewhere(models: Models, beckett: FloatArray) -> None:
     checkpoint = load_checkpoint(models("tiny.en"))
     window = part(beckett, 0, 9)
