@@ -61,7 +61,7 @@ def carried(level: Mapping[str, Any], bound_s: float) -> bool:
 
 def draw(levels: Sequence[Mapping[str, Any]], bound_s: float, title: str, path: Path) -> None:
     """Delays, errors and cost against the number of sessions."""
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = Figure(figsize=(13, 4.6), layout="constrained")
     figure.suptitle(title)
     delays, errors, cost = figure.subplots(1, 3)
     timed = [level for level in levels if level["final_s"]]
@@ -75,7 +75,6 @@ def draw(levels: Sequence[Mapping[str, Any]], bound_s: float, title: str, path: 
             )
     delays.axhline(bound_s, color="tab:red", linewidth=1, label=f"bound, {bound_s:g} s")
     delays.set(title="delay after a word was spoken", ylabel="s")
-    delays.legend()
     errors.plot(sessions, [level["wer_percent"] for level in timed], marker="o")
     errors.set(title="word error rate", ylabel="%")
     cost.plot(
@@ -83,13 +82,14 @@ def draw(levels: Sequence[Mapping[str, Any]], bound_s: float, title: str, path: 
     )
     cost.plot(sessions, [level["cores_used"] for level in timed], marker="s", label="all of them")
     cost.set(title="cores used by the mesh", ylabel="CPU s per s")
-    cost.legend()
     for axes in (delays, errors, cost):
         axes.set_xscale("log", base=2)
         axes.set_xticks(sessions, [str(number) for number in sessions])
         axes.axhline(0, alpha=0)  # the scale begins there
         axes.set_xlabel("sessions at once")
         axes.grid(alpha=0.3)
+    for axes in (delays, cost):
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, fontsize="small")
     figure.savefig(path, dpi=100)
 
 
