@@ -61,6 +61,7 @@ def paces(chosen: Settings) -> Paces:
         agreed_attention=samples_of_frames(chosen.agreed_threshold),
         pause=samples_of_ms(chosen.pause_ms),
         sure=chosen.pause_probability,
+        quiet=samples_of_ms(chosen.quiet_ms),
         context=chosen.context_tokens,
     )
     file = replace(live, window=samples(chosen.file_window_s), live=False)

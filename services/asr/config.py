@@ -66,6 +66,8 @@ class Settings(ServiceSettings):
     in milliseconds; 0: wait for the VAD."""
     pause_probability: float = Field(default=0.8, ge=0, le=1)
     """Words are committed at such a pause if each of them is so probable."""
+    quiet_ms: int = Field(default=400, ge=0, le=2000)
+    """Quiet after which the words of such a pause are committed anyhow, in milliseconds."""
     context_tokens: int = Field(default=32, ge=0, le=200)
     """What was said before the window, and is given to the model with it, in tokens."""
     window_s: float = Field(default=16.0, ge=5, le=30)

@@ -42,6 +42,11 @@ _MIN_SPEECH_SAMPLES = samples(0.1)
 """Less audio than this holds no word."""
 _JITTER_SAMPLES = samples(0.2)
 """How far off a word's end may be."""
+_LONGEST_QUIET_SAMPLES = samples(1.2)
+"""What goes on for longer behind loud speech may be soft speech."""
+_STILL_SAMPLES = samples(0.1)
+_STILL_ENERGY = 4.0
+"""Times that of so much of a pause before: what is louder than that may be speech."""
 _LAST_CHOICE_SAMPLES = samples(4.0)
 """A full window is cut within its last so many seconds."""
 _MAX_ATTEMPTS = 2
@@ -80,8 +85,18 @@ class Cadence:
     """Quiet that makes a live stream be decoded at once: what is said may be complete. 0: none."""
     sure: float
     """How probable each word that waits has to be, for all of them to be certain then."""
+    quiet: int
+    """Quiet after which they are certain anyhow."""
     context: int
     """Tokens of what was said before the window that it is decoded with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A decoding that was believed."""
+
+    hypothesis: Hypothesis
+    temperature: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +105,8 @@ class Step:
 
     window: Window | None
     """What to decode; None: there is nothing new in it to decode."""
+    known: Decoded | None
+    """What the same speech was decoded as before, if nothing but quiet has come since."""
     end_sample: int
     """Position after the window."""
     final: bool
@@ -160,6 +177,7 @@ class Transcriber:
         self._audio = Waveform()
         self._marks: deque[_Mark] = deque()
         self._attempt = 0
+        self._newest: Decoded | None = None
 
     @property
     def heard_sample(self) -> int:
@@ -236,12 +254,15 @@ class Transcriber:
         end = min(mark.sample if mark else self._heard, limit)
         final = mark is not None and end == mark.sample
         full = not final and end == limit
+        known = None if full else self._known(end)
+        if known is not None and (final or self._is_quiet(end)):
+            return Step(None, known, end if final else self._through, final, full, paused=True)
         paused = not (final or full) and self._is_pause(end)
         if not (final or full or paused or self._is_new_audio(end, step_samples)):
             return None
         long_enough = self._undecided(end) >= _MIN_SPEECH_SAMPLES
         window = self._window(end) if long_enough or self._pending else None
-        return Step(window, end, final, full, paused)
+        return Step(window, None, end, final, full, paused)
 
     def complete(self, step: Step, hypothesis: Hypothesis | None) -> list[Event]:
         """Learn from a step.
@@ -252,7 +273,7 @@ class Transcriber:
 
         """
         events: list[Event] = []
-        words: tuple[Word, ...] = ()
+        decoded, words = step.known, self._pending if step.known is not None else ()
         if step.window is not None and hypothesis is not None:
             hypothesis = heard_words(hypothesis, step.end_sample)
             verdict = judge(hypothesis, len(step.window.samples), step.window.prompt)
@@ -268,9 +289,10 @@ class Transcriber:
             if believed:
                 # Noise has no language.
                 events += self._learn_language(step.window, hypothesis)
+            decoded = self._newest = Decoded(hypothesis, step.window.temperature)
         self._attempt = 0
         # What is too short to be decoded alone is decoded together with what follows.
-        decided = step.window is not None or self._undecided(step.end_sample) <= 0
+        decided = decoded is not None or self._undecided(step.end_sample) <= 0
         if decided:
             self._through = max(self._through, step.end_sample)
         committed = words[: self._certain(step, words)]
@@ -284,12 +306,11 @@ class Transcriber:
                 self._settled = max(self._settled, mark.sample)
             if mark.new_window_at is not None:
                 self._start_window(mark.new_window_at)
-        if step.window is not None and hypothesis is not None and committed:
-            temperature = step.window.temperature
-            events.append(Committed(committed, hypothesis, temperature, self.state))
+        if decoded is not None and committed:
+            events.append(Committed(committed, decoded.hypothesis, decoded.temperature, self.state))
         elif self._first != first:
             events.append(Moved(self.state))
-        if step.window is not None:
+        if decoded is not None:
             events.append(Tail(self._pending, self._through))
         if mark is not None and mark.flush_id is not None:
             events.append(Flushed(mark.flush_id))
@@ -334,6 +355,26 @@ class Transcriber:
         loud_until = self._audio.loud_until
         return loud_until > self._first and self._through < loud_until + pause <= end
 
+    def _is_quiet(self, end: int) -> bool:
+        """Whether it has been quiet behind words that wait for so long that they are certain."""
+        waiting = bool(self._pending) and bool(self._language)
+        return waiting and end >= self._audio.loud_until + self._cadence.quiet
+
+    def _known(self, end: int) -> Decoded | None:
+        """The newest decoding, if all that was said before a position was in it, and a pause.
+
+        Behind loud speech, soft speech passes for quiet. So the pause must not be long, and nothing
+        may have come that is louder than it was.
+        """
+        pause, loud_until, through = self._cadence.pause, self._audio.loud_until, self._through
+        if not (self._cadence.live and pause > 0):
+            return None
+        if not self._first < loud_until <= min(through, end) - pause:
+            return None
+        heard = self._audio.loudest(max(loud_until, through - _STILL_SAMPLES), through)
+        still = self._audio.loudest(through, end) <= _STILL_ENERGY * heard
+        return self._newest if still and end <= loud_until + _LONGEST_QUIET_SAMPLES else None
+
     def _window(self, end: int) -> Window:
         said = [*self._committed, *self._pending]
         first_try = self._attempt == 0
@@ -366,7 +407,8 @@ class Transcriber:
             return whole or sum(1 for word in words if word.first_sample < limit)
         if not self._language:
             return 0
-        if step.paused and all(word.probability >= self._cadence.sure for word in words):
+        sure = all(word.probability >= self._cadence.sure for word in words)
+        if step.known is not None or (step.paused and sure):
             return len(words)
         return max(self._attended(step, words), self._agreed(step, words))
 
@@ -461,7 +503,7 @@ class Transcriber:
 
     def _start_window(self, first_sample: int) -> None:
         self._let_go(len(self._committed))
-        self._hypotheses = ()
+        self._hypotheses, self._newest = (), None
         self._audio.release(first_sample)
         self._first = first_sample
         self._through = max(self._through, first_sample)

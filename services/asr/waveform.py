@@ -48,6 +48,12 @@ class Waveform:
                 return min(first + (int(frames[-1]) + 1) * _FRAME_SAMPLES, first + len(run))
         return 0
 
+    def loudest(self, first_sample: int, end_sample: int) -> float:
+        """The energy of the loudest 20 ms of a span; 0 if it is empty."""
+        power = np.square(self.read(first_sample, end_sample))
+        starts = np.arange(0, len(power), _FRAME_SAMPLES)
+        return float(np.add.reduceat(power, starts).max()) if len(power) else 0.0
+
     def read(self, first_sample: int, end_sample: int) -> FloatArray:
         """The audio of a span, with zeros where there is none.  -> (num_samples,) float32."""
         out = np.zeros(end_sample - first_sample, np.float32)

@@ -36,6 +36,7 @@ LIVE = Cadence(
     agreed_attention=samples(1),
     pause=0,
     sure=0.9,
+    quiet=samples(0.6),
     context=32,
 )
 FILE = replace(LIVE, window=samples(28), live=False)

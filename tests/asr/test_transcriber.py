@@ -1,7 +1,7 @@
 """Words that are known, played on a lane, through the windows of a transcriber."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -151,6 +151,96 @@ def test_words_that_are_all_probable_are_committed_while_it_is_quiet(
     # The first step is after a second; the second one is due to the pause.
     assert len(history.windows) == 2
     assert history.words == (words if committed else [])
+
+
+QUIET = replace(LIVE, pause=samples(0.35))
+
+
+def doubted(pauses_s: Iterable[float]) -> list[Word]:
+    """Words that no pause alone makes certain."""
+    return [replace(word, probability=0.5) for word in script(pauses_s)]
+
+
+def test_words_are_committed_once_it_has_been_quiet_for_long_and_nothing_is_decoded_for_it() -> (
+    None
+):
+    words = doubted([0.4, 0.1])
+    end = words[-1].end_sample + samples(0.7)
+    pieces = cut(lane(words, end), every(MESSAGE_S, end))
+    transcriber = Transcriber(QUIET, language_code="en")
+    history = follow(transcriber, ScriptedRecognizer(words), pieces, finish=False)
+    assert len(history.windows) == 2, "one is due after a second, one to the pause"
+    [(heard, event)] = [(h, e) for h, e in history.events if isinstance(e, Committed)]
+    assert event.words == tuple(words)
+    assert 0 <= heard - (words[-1].end_sample + QUIET.quiet) <= samples(MESSAGE_S)
+    assert history.of(Tail)[-1] == Tail((), transcriber.state.through_sample)
+
+
+def test_a_flush_in_a_pause_that_was_decoded_is_answered_from_it() -> None:
+    words = doubted([0.4, 0.1])
+    end = words[-1].end_sample + samples(0.5)
+    transcriber = Transcriber(QUIET, language_code="en")
+    model = ScriptedRecognizer(words)
+    pieces = cut(lane(words, end), every(MESSAGE_S, end))
+    history = follow(transcriber, model, pieces, finish=False)
+    assert history.words == []
+    transcriber.flush(3)
+    decode(transcriber, model, history)
+    assert len(history.windows) == 2
+    assert history.words == words
+    assert history.of(Flushed) == [Flushed(3)]
+    assert transcriber.backlog_samples == 0
+
+
+def test_who_speaks_on_after_a_short_pause_is_decoded_again_before_words_are_certain() -> None:
+    words = doubted([0.4, 0.5])
+    end = words[-1].end_sample
+    transcriber = Transcriber(QUIET, language_code="en")
+    model = ScriptedRecognizer(words, slur_s=0)
+    pieces = cut(lane(words, end), every(MESSAGE_S, end))
+    history = follow(transcriber, model, pieces, finish=False)
+    assert history.words == []
+    transcriber.flush(1)
+    decode(transcriber, model, history)
+    assert history.words == words
+    assert len(history.windows[-1].samples) == end
+
+
+def soft_behind_loud(*soft: tuple[float, float]) -> tuple[list[Word], int]:
+    """A loud word, soft ones that are as loud as each other, words beyond the end; and the end."""
+    loud = Word(" loud", samples(0.4), samples(0.7), 0.5)
+    words = [Word(spelling(n), samples(b), samples(e), 0.5) for n, (b, e) in enumerate(soft)]
+    end = words[-1].end_sample
+    beyond = [Word(" never", end, end + 1)]
+    return [*beyond * 30, *words, *beyond * 570, loud], end
+
+
+@pytest.mark.parametrize(
+    "soft",
+    [
+        pytest.param([(1.15, 1.4)], id="a word that is louder than the pause"),
+        pytest.param([(0.8, 1.1), (1.12, 1.4), (1.42, 1.7), (1.72, 2.0)], id="going on"),
+    ],
+)
+def test_soft_speech_behind_loud_speech_is_decoded_at_a_flush(
+    soft: list[tuple[float, float]],
+) -> None:
+    words, end = soft_behind_loud(*soft)
+    model, transcriber = ScriptedRecognizer(words), Transcriber(QUIET, language_code="en")
+    pieces = cut([Piece(0, end, spoken(words, end))], every(MESSAGE_S, end))
+    history = follow(transcriber, model, pieces, finish=False)
+    transcriber.flush(1)
+    decode(transcriber, model, history)
+    assert history.words == [words[-1], *words[30 : 30 + len(soft)]]
+
+
+def test_quiet_makes_no_word_certain_whose_language_is_not_known() -> None:
+    words = doubted([0.4, 0.1])
+    end = words[-1].end_sample + samples(0.7)
+    pieces = list(cut(lane(words, end), every(MESSAGE_S, end)))
+    model = ScriptedRecognizer(words)
+    assert follow(Transcriber(QUIET), model, pieces, finish=False).words == []
+    assert follow(Transcriber(QUIET), model, pieces).words == words
 
 
 def test_one_pause_is_decoded_once() -> None:

@@ -83,6 +83,15 @@ def test_it_is_quiet_behind_the_last_frame_that_is_loud_for_its_window(
     assert audio.loud_until == until * 320
 
 
+def test_the_loudest_of_a_span_is_a_frame_of_it() -> None:
+    audio = Waveform()
+    audio.append(1000, np.repeat(np.array([0, 0.5, 0.1], np.float32), 320))
+    assert audio.loudest(1000, 1000 + 3 * 320) == pytest.approx(320 * 0.25)
+    assert audio.loudest(1000 + 2 * 320, 1000 + 3 * 320) == pytest.approx(320 * 0.01)
+    assert audio.loudest(1000, 1000 + 320) == audio.loudest(5000, 6000) == 0
+    assert audio.loudest(1500, 1500) == 0
+
+
 def test_a_run_of_no_samples_is_no_sound() -> None:
     audio = Waveform()
     audio.append(5, np.zeros(0, np.float32))

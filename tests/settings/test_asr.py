@@ -345,6 +345,19 @@ def test_so_probable_are_words_that_are_committed_at_a_pause(flip: Flip, setting
     assert len(transcriber.state.committed) == flip.effect
 
 
+@flips("ASR", quiet_ms={400: 1, 900: 0})
+def test_so_long_a_quiet_makes_improbable_words_certain(flip: Flip, settings: Settle) -> None:
+    cadence = asr.paces(settings(pause_ms=300, quiet_ms=flip.value)).live
+    transcriber = Transcriber(cadence, language_code="en")
+    word = Word(" word", 0, samples(0.3), 0.1, (1,))
+    for first_s, heard in ((0.0, np.full(samples(0.3), 0.5)), (0.3, np.zeros(samples(0.5)))):
+        transcriber.push(samples(first_s), heard.astype(np.float32))
+        while (step := transcriber.next_step(samples(1))) is not None:
+            hypothesis = Hypothesis((word,), "en", 1.0, 0.0, 0.0)
+            transcriber.complete(step, hypothesis if step.window is not None else None)
+    assert len(transcriber.state.committed) == flip.effect
+
+
 @flips("ASR", context_tokens={0: 0, 5: 5})
 def test_so_many_tokens_of_what_was_said_are_given_with_a_window(
     flip: Flip, settings: Settle
