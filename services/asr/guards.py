@@ -43,6 +43,8 @@ class Verdict(StrEnum):
     """More words than can be said in the time."""
     ECHO = "echo"
     """It begins with a part of its prompt, which was said before its window."""
+    EARLY = "early"
+    """It ends in a pause, and speech goes on behind it."""
 
 
 def heard_words(hypothesis: Hypothesis, end_sample: int) -> Hypothesis:

@@ -42,6 +42,8 @@ _MIN_SPEECH_SAMPLES = samples(0.1)
 """Less audio than this holds no word."""
 _JITTER_SAMPLES = samples(0.2)
 """How far off a word's end may be."""
+_UNSURE_SAMPLES = samples(1.2)
+"""Before the end of running speech: its words may still be to come."""
 _LONGEST_QUIET_SAMPLES = samples(1.2)
 """What goes on for longer behind loud speech may be soft speech."""
 _STILL_SAMPLES = samples(0.1)
@@ -290,6 +292,11 @@ class Transcriber:
                 # Noise has no language.
                 events += self._learn_language(step.window, hypothesis)
             decoded = self._newest = Decoded(hypothesis, step.window.temperature)
+            if verdict is Verdict.SOUND and (resumed := self._unsaid(step, words)) is not None:
+                self._newest = None
+                if step.final or step.full:
+                    events.append(GuardFired(Verdict.EARLY))
+                    return events + self._rewind(resumed, words, decoded)
         self._attempt = 0
         # What is too short to be decoded alone is decoded together with what follows.
         decided = decoded is not None or self._undecided(step.end_sample) <= 0
@@ -315,6 +322,28 @@ class Transcriber:
         if mark is not None and mark.flush_id is not None:
             events.append(Flushed(mark.flush_id))
         return events
+
+    def _unsaid(self, step: Step, words: tuple[Word, ...]) -> int | None:
+        """Where speech goes on behind a pause in which the words of a window end; None: nowhere.
+
+        Whisper takes the pause for the end, now and then, and says nothing of what follows.
+        """
+        said = [*self._committed[-1:], *words[-1:]]
+        hold = 0 if step.final or step.paused else _UNSURE_SAMPLES
+        if not said:
+            return None
+        return self._audio.resumes(said[-1].end_sample, step.end_sample - hold)
+
+    def _rewind(self, sample: int, words: tuple[Word, ...], decoded: Decoded) -> list[Event]:
+        """Commit the words, and start a window in the pause behind them."""
+        self._attempt = 0
+        self._committed += words
+        self._hypotheses, self._newest = (), None
+        self._cut(sample - _JITTER_SAMPLES // 2, ())
+        if not words:
+            return [Moved(self.state)]
+        committed = Committed(words, decoded.hypothesis, decoded.temperature, self.state)
+        return [committed, Tail((), self._through)]
 
     @property
     def _pending(self) -> tuple[Word, ...]:

@@ -9,6 +9,10 @@ from services.common.timeline import samples_of_ms
 
 _QUIET_SAMPLES = samples_of_ms(40)
 _FRAME_SAMPLES = samples_of_ms(20)
+_PAUSE_FRAMES = 8
+"""A stop within a word is shorter."""
+_WORD_FRAMES = 15
+"""Loud frames; a click or a breath has fewer."""
 _QUIET_ENERGY = 0.005
 """Of the loudest frame's: 23 dB below it nobody speaks. In a noisy room it never gets so quiet."""
 
@@ -38,9 +42,14 @@ class Waveform:
         self._peaks.append(float(energies.max(initial=0)))
 
     @property
+    def _loud(self) -> float:
+        """The energy above which a frame is not quiet."""
+        return _QUIET_ENERGY * max(self._peaks, default=0.0)
+
+    @property
     def loud_until(self) -> int:
         """Position after the last frame of 20 ms that is not quiet; 0 if there is none."""
-        loud = _QUIET_ENERGY * max(self._peaks, default=0.0)
+        loud = self._loud
         for number in range(len(self._runs) - 1, -1, -1):
             if self._peaks[number] > loud:
                 first, run = self._runs[number]
@@ -50,9 +59,24 @@ class Waveform:
 
     def loudest(self, first_sample: int, end_sample: int) -> float:
         """The energy of the loudest 20 ms of a span; 0 if it is empty."""
-        power = np.square(self.read(first_sample, end_sample))
+        return float(self._frames(first_sample, end_sample).max(initial=0.0))
+
+    def resumes(self, first_sample: int, end_sample: int) -> int | None:
+        """Where the first pause in a span ends; None: there is none, or too little sound behind."""
+        loud = self._frames(first_sample, end_sample) > self._loud
+        quiet = 0
+        for number, is_loud in enumerate(loud.tolist()):
+            if is_loud and quiet >= _PAUSE_FRAMES:
+                enough = int(loud[number:].sum()) >= _WORD_FRAMES
+                return first_sample + number * _FRAME_SAMPLES if enough else None
+            quiet = 0 if is_loud else quiet + 1
+        return None
+
+    def _frames(self, first_sample: int, end_sample: int) -> FloatArray:
+        """The energy of each 20 ms of a span."""
+        power = np.square(self.read(first_sample, max(first_sample, end_sample)))
         starts = np.arange(0, len(power), _FRAME_SAMPLES)
-        return float(np.add.reduceat(power, starts).max()) if len(power) else 0.0
+        return np.add.reduceat(power, starts) if len(power) else power
 
     def read(self, first_sample: int, end_sample: int) -> FloatArray:
         """The audio of a span, with zeros where there is none.  -> (num_samples,) float32."""

@@ -18,7 +18,7 @@ from services.asr.policies.policy import Policy
 from services.asr.recognizer import Hypothesis, Window
 from services.asr.transcriber import Cadence, Transcriber
 from services.common.errors import InvalidRequestError
-from services.common.timeline import samples
+from services.common.timeline import samples, seconds
 from services.common.words import Word, text_of
 from tests.asr.harness import (
     FILE,
@@ -717,6 +717,43 @@ def test_what_repeats_its_prompt_is_decoded_without_it() -> None:
     assert set(fired) == {GuardFired(Verdict.ECHO)}
     echoed = {window.first_sample for window in history.windows if len(window.prompt) >= 6}
     assert len(fired) == len(echoed), "once per window: it is forgotten"
+
+
+@pytest.mark.parametrize(
+    "cadence", [*PACES, pytest.param(replace(EITHER, quiet=samples(0.4)), id="quiet")]
+)
+def test_who_takes_a_pause_for_the_end_hears_what_follows_in_a_window_of_its_own(
+    cadence: Cadence,
+) -> None:
+    words = script([*[0.1] * 8, 0.6, *[0.1] * 7])
+    pause = slice(words[7].end_sample, words[8].first_sample)
+    end = ending(words)
+    model = ScriptedRecognizer(words)
+    model.amiss = lambda _window, heard: replace(
+        heard,
+        words=tuple(w for w in heard.words if w.end_sample <= pause.start) or heard.words,
+    )
+    transcriber = Transcriber(cadence, language_code="en")
+    history = follow(transcriber, model, cut(lane(words, end), every(0.1, end)))
+    assert_once_and_exact(history, words)
+    assert history.of(GuardFired) == [GuardFired(Verdict.EARLY)]
+    firsts = {window.first_sample for window in history.windows}
+    assert len(firsts) == 2
+    assert pause.start <= max(firsts) < pause.stop
+
+
+@pytest.mark.parametrize("cadence", PACES)
+def test_noise_behind_words_is_decoded_once_more_and_says_nothing(cadence: Cadence) -> None:
+    words = script([0.1] * 8)
+    noise_s, end = seconds(words[-1].end_sample) + 0.5, words[-1].end_sample + samples(2.5)
+    audio = spoken(words, end)
+    audio[samples(noise_s) :] = NOISE / 32768
+    transcriber = Transcriber(replace(cadence, pause=0), language_code="en")
+    model = ScriptedRecognizer(words)
+    history = follow(transcriber, model, cut([Piece(0, end, audio)], every(0.1, end)))
+    assert_once_and_exact(history, words)
+    assert history.of(GuardFired).count(GuardFired(Verdict.EARLY)) <= 1
+    assert len([w for w in history.windows if w.first_sample > 0]) <= 1
 
 
 @pytest.mark.parametrize("cadence", PACES)

@@ -92,6 +92,28 @@ def test_the_loudest_of_a_span_is_a_frame_of_it() -> None:
     assert audio.loudest(1500, 1500) == 0
 
 
+@pytest.mark.parametrize(
+    ("frames", "resumed"),
+    [
+        ([1] * 5 + [0] * 8 + [1] * 15, 13),
+        ([1] * 5 + [0] * 7 + [1] * 15, None),  # within a word
+        ([1] * 5 + [0] * 8 + [1] * 14, None),  # a breath
+        ([1] * 5 + [0] * 8 + [1, 0] * 15, 13),
+        ([0] * 8 + [1] * 2 + [0] * 8 + [1] * 13, 8),
+        ([0] * 30, None),
+        ([], None),
+    ],
+)
+def test_sound_resumes_behind_a_pause_if_it_may_be_a_word(
+    frames: list[int], resumed: int | None
+) -> None:
+    audio = Waveform()
+    audio.append(1000, np.repeat(np.array([1, *frames], np.float32), 320))
+    first, end = 1320, 1320 + 320 * len(frames)
+    assert audio.resumes(first, end) == (None if resumed is None else first + 320 * resumed)
+    assert audio.resumes(end, first) is None
+
+
 def test_a_run_of_no_samples_is_no_sound() -> None:
     audio = Waveform()
     audio.append(5, np.zeros(0, np.float32))
