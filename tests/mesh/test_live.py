@@ -87,7 +87,7 @@ async def test_a_client_that_only_listens_to_silence_hears_nothing(
 
 
 async def test_no_word_is_lost_or_moved_by_a_pause(
-    mesh_tiny: ServedMesh, undisturbed: Watched, two_cities: bytes
+    mesh_tiny: ServedMesh, two_cities: bytes
 ) -> None:
     """P3 and P7: the same speech, with silence put in where the speaker breathes."""
     cuts = [quietest(two_cities, at_s) for at_s in (8, 16, 24, 33)]
@@ -96,7 +96,7 @@ async def test_no_word_is_lost_or_moved_by_a_pause(
         part + silence(pause_s) for part, pause_s in zip(parts, (*PAUSES_S, 0.0), strict=True)
     )
     watched = await watch(mesh_tiny.ws_url, paused)
-    assert_same_words(undisturbed.text, watched.text)
+    assert_same_words(TWO_CITIES, watched.text)
     # Pauses above 5 s are lines of their own, and stand where they are in the audio.
     pauses = [line for line in watched.lines if line["speaker"] == SILENCE]
     assert len(pauses) == 2
