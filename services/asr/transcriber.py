@@ -291,12 +291,12 @@ class Transcriber:
             if believed:
                 # Noise has no language.
                 events += self._learn_language(step.window, hypothesis)
-            decoded = self._newest = Decoded(hypothesis, step.window.temperature)
-            if verdict is Verdict.SOUND and (resumed := self._unsaid(step, words)) is not None:
-                self._newest = None
-                if step.final or step.full:
-                    events.append(GuardFired(Verdict.EARLY))
-                    return events + self._rewind(resumed, words, decoded)
+            decoded = Decoded(hypothesis, step.window.temperature)
+            resumed = self._unsaid(step, words) if verdict is Verdict.SOUND else None
+            if resumed is not None and (step.final or step.full):
+                events.append(GuardFired(Verdict.EARLY))
+                return events + self._rewind(resumed, words, decoded)
+            self._newest = decoded if resumed is None else None
         self._attempt = 0
         # What is too short to be decoded alone is decoded together with what follows.
         decided = decoded is not None or self._undecided(step.end_sample) <= 0
@@ -427,7 +427,7 @@ class Transcriber:
 
     def _certain(self, step: Step, words: tuple[Word, ...]) -> int:
         """How many leading words to commit."""
-        if step.final:
+        if step.final or step.known is not None:
             return len(words)
         if step.full:
             limit = step.end_sample - self._cadence.keep
@@ -436,8 +436,7 @@ class Transcriber:
             return whole or sum(1 for word in words if word.first_sample < limit)
         if not self._language:
             return 0
-        sure = all(word.probability >= self._cadence.sure for word in words)
-        if step.known is not None or (step.paused and sure):
+        if step.paused and all(word.probability >= self._cadence.sure for word in words):
             return len(words)
         return max(self._attended(step, words), self._agreed(step, words))
 

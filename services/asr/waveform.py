@@ -36,8 +36,7 @@ class Waveform:
     def append(self, first_sample: int, run: FloatArray) -> None:
         """Append audio behind the newest.  run: (num_samples,) float32."""
         self._runs.append((first_sample, run))
-        starts = np.arange(0, len(run), _FRAME_SAMPLES)
-        energies = np.add.reduceat(np.square(run), starts) if len(run) else run
+        energies = _energies(run)
         self._energies.append(energies)
         self._peaks.append(float(energies.max(initial=0)))
 
@@ -74,9 +73,7 @@ class Waveform:
 
     def _frames(self, first_sample: int, end_sample: int) -> FloatArray:
         """The energy of each 20 ms of a span."""
-        power = np.square(self.read(first_sample, max(first_sample, end_sample)))
-        starts = np.arange(0, len(power), _FRAME_SAMPLES)
-        return np.add.reduceat(power, starts) if len(power) else power
+        return _energies(self.read(first_sample, max(first_sample, end_sample)))
 
     def read(self, first_sample: int, end_sample: int) -> FloatArray:
         """The audio of a span, with zeros where there is none.  -> (num_samples,) float32."""
@@ -102,3 +99,9 @@ class Waveform:
             self._runs.popleft()
             self._energies.popleft()
             self._peaks.popleft()
+
+
+def _energies(run: FloatArray) -> FloatArray:
+    """Of each 20 ms of samples."""
+    starts = np.arange(0, len(run), _FRAME_SAMPLES)
+    return np.add.reduceat(np.square(run), starts) if len(run) else run

@@ -795,34 +795,31 @@ def test_a_cut_at_a_short_word_keeps_to_its_own_pause(loud: str) -> None:
     assert_once_and_exact(history, words)
 
 
-def test_a_cut_is_where_a_pause_is_quietest() -> None:
-    words = [Word(" stop.", samples(4.7), samples(4.98)), *chatter(15, first_s=6)]
+@pytest.mark.parametrize(
+    ("window_s", "resumed_s", "noise_s", "quiet_s"),
+    [
+        pytest.param(8, 6, (4.98, 5.6), (5.6, 6.0), id="it is quietest there"),
+        pytest.param(5, 5.5, (4.98, 5.05), (5.05, 5.5), id="behind the end of the window"),
+    ],
+)
+def test_a_cut_is_where_a_pause_is_quietest_and_a_place_to_resume_from(
+    window_s: float,
+    resumed_s: float,
+    noise_s: tuple[float, float],
+    quiet_s: tuple[float, float],
+) -> None:
+    words = [Word(" stop.", samples(4.7), samples(4.98)), *chatter(15, first_s=resumed_s)]
     end = ending(words)
     audio = spoken(words, end)
-    audio[samples(4.98) : samples(5.6)] = NOISE / 32768
+    audio[: samples(4.7)] = audio[slice(*map(samples, noise_s))] = NOISE / 32768
     history = follow(
-        Transcriber(replace(FILE, keep=0, window=samples(8)), language_code="en"),
+        Transcriber(replace(FILE, keep=0, window=samples(window_s)), language_code="en"),
         ScriptedRecognizer(words),
         [Piece(0, end, audio)],
     )
     assert_once_and_exact(history, words)
     _, state = history.places[0]
-    assert samples(5.6) <= state.window_first_sample <= words[1].first_sample
-
-
-def test_a_cut_behind_the_end_of_a_window_is_a_place_to_resume_from() -> None:
-    words = [Word(" stop.", samples(4.7), samples(4.98)), *chatter(5, first_s=5.5)]
-    end = ending(words)
-    audio = spoken(words, end)
-    audio[: samples(4.7)] = audio[samples(4.98) : samples(5.05)] = NOISE / 32768
-    history = follow(
-        Transcriber(replace(FILE, keep=0, window=samples(5)), language_code="en"),
-        ScriptedRecognizer(words),
-        [Piece(0, end, audio)],
-    )
-    assert_once_and_exact(history, words)
-    _, state = history.places[0]
-    assert samples(5.05) < state.window_first_sample < samples(5.5)
+    assert samples(quiet_s[0]) < state.window_first_sample < samples(quiet_s[1])
     assert checkpoint.decode(checkpoint.encode(state)) == state
 
 

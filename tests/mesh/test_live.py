@@ -62,7 +62,7 @@ async def test_silence_after_speech_changes_nothing_but_the_lag(
     """P5."""
     spoken_s = len(beckett) / BYTES_PER_S
     watched = await watch(mesh_tiny.ws_url, beckett + silence(20), speed=4)
-    # The VAD is sure of the end after 0.7 s, and the last words are decoded then.
+    # The VAD is sure of the end after 0.7 s; at the latest then the last words are final.
     quiet = [state for state in watched.states if spoken_s + 6 < state.sent_s < spoken_s + 19.5]
     shown = [
         {key: state.message.get(key) for key in ("n_lines", "new_lines", "buffer_transcription")}
