@@ -80,7 +80,10 @@ def repetitions(reference: Sequence[str], text: Sequence[str]) -> list[Repetitio
 def _round(text: Sequence[str], start: int) -> int:
     """Length of the shortest run of at least two words that is said twice from here; 0: none."""
     for length in range(2, (len(text) - start) // 2 + 1):
-        if text[start : start + length] == text[start + length : start + 2 * length]:
+        # The first word decides nearly always, and a session of hours has thousands of lengths.
+        if text[start] == text[start + length] and all(
+            text[start + at] == text[start + length + at] for at in range(1, length)
+        ):
             return length
     return 0
 
