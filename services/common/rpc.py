@@ -10,11 +10,16 @@ import grpc.aio
 import structlog
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from services.common.errors import ClientLeftError, MeshError, OverloadedError
+from services.common.errors import (
+    ClientLeftError,
+    InvalidRequestError,
+    MeshError,
+    OverloadedError,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -67,12 +72,25 @@ def bidi(handler: Handler[Servicer, Request, Response]) -> Method[Servicer, Requ
             if isinstance(value, str)
         }
         try:
-            await handler(self, requests, send, metadata)
+            await handler(self, _Readable(requests), send, metadata)
         except Exception as error:  # noqa: BLE001 -- the one boundary: every error becomes a status
             await _abort(context, error)
 
     # grpc.aio accepts a coroutine that writes; the generated stub types only the generator.
     return cast("Method[Servicer, Request, Response]", serve)
+
+
+class _Readable(AsyncIterator[Request]):
+    """The requests of a call. Bytes that are no message are the client's error, not ours."""
+
+    def __init__(self, requests: AsyncIterator[Request]) -> None:
+        self._requests = requests
+
+    async def __anext__(self) -> Request:
+        try:
+            return await anext(self._requests)
+        except DecodeError:
+            raise InvalidRequestError("a message cannot be read") from None
 
 
 async def _abort(context: Context, error: Exception) -> None:

@@ -236,3 +236,21 @@ async def test_a_client_that_closes_its_side_too_early_is_told(tmp_path: Path) -
         call = stub.Converse(iter([audio(b"a")]))
         assert await call.code() is grpc.StatusCode.CANCELLED
         assert await call.details() == "the stream ended without finish"
+
+
+async def test_bytes_that_are_no_message_are_the_clients_error(tmp_path: Path) -> None:
+    async def listen(requests: Requests, _: Send[pb.ConverseResponse], _m: Metadata) -> None:
+        async for _request in requests:
+            pass
+
+    with capture_logs() as logs:
+        async with (
+            serving(listen, tmp_path),
+            open_channel(f"unix:{tmp_path}/sock") as channel,
+        ):
+            method = "/voxmesh.gateway.v1.GatewayService/Converse"
+            call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(method)()
+            await call.write(b"\xff\xff\xff")
+            assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert "cannot be read" in (await call.details())
+    assert logs == []
