@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from services.cli import check as checks
-from services.cli import console, demo, download, transcribe
+from services.cli import console, demo, download, keys, transcribe
 from services.cli.live import read_wav
 from services.cli.mesh import Mesh, MeshOptions, PortError, runtime_folder
 from services.cli.supervisor import StartError
@@ -51,7 +51,8 @@ def serve(
     model: ModelOption = "base",
     language: LanguageOption = "",
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0: all. GATEWAY_API_KEYS says who may.")
+        str,
+        typer.Option(help="Address to listen on; 0.0.0.0: all (GATEWAY_KEYS_FILE: who may)."),
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="For HTTP and WebSocket; 0: any free one.")
@@ -243,6 +244,19 @@ def heads(
     ).returncode
     if code:
         raise typer.Exit(code)
+
+
+@app.command()
+def key(
+    name: Annotated[str, typer.Argument(help="Who or what will present it.")],
+) -> None:
+    """Make an API key: the key itself on stderr, the line for GATEWAY_KEYS_FILE on stdout."""
+    try:
+        secret, line = keys.make(name)
+    except ValueError as error:
+        console.fail(str(error))
+    typer.echo(f"{secret} is the key of {name}: it is shown this once", err=True)
+    typer.echo(line)
 
 
 @app.command()

@@ -7,10 +7,11 @@ import asyncio
 import time
 import wave
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from services.cli import resuming
 from services.common.channel import open_channel
 from voxmesh.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 
@@ -172,24 +173,38 @@ async def converse(
     """
     transcript, sent, notices = Transcript(), SentLog(), []
     opened, detected = gateway_pb2.Opened(), language
-    async with open_channel(target) as channel:
-        started = time.monotonic()
-        call = gateway_pb2_grpc.GatewayServiceStub(channel).Converse(
-            _requests(recording, language, model, speed, sent)
-        )
-        # Longer than the audio takes: a gateway that lags is measured, not cut off.
-        async with asyncio.timeout(2 * recording.duration_s / speed + _ANSWER_S):
-            async for answer in call:
-                match answer.WhichOneof("event"):
-                    case "opened":
-                        opened = answer.opened
-                    case "captions":
-                        new = transcript.apply(answer.captions, sent, now=time.monotonic())
-                        on_captions(transcript, new)
-                    case "language":
-                        detected = answer.language.language_code
-                    case "notice":
-                        notices.append(f"{answer.notice.stage}: {answer.notice.message}")
+
+    def hear(answer: gateway_pb2.ConverseResponse) -> None:
+        nonlocal opened, detected
+        match answer.WhichOneof("event"):
+            case "opened":
+                opened, transcript.tail = answer.opened, ""
+            case "captions":
+                new = transcript.apply(answer.captions, sent, now=time.monotonic())
+                on_captions(transcript, new)
+            case "language":
+                detected = answer.language.language_code
+            case "notice":
+                notices.append(f"{answer.notice.stage}: {answer.notice.message}")
+
+    opening = gateway_pb2.Open(
+        encoding=gateway_pb2.ENCODING_LINEAR16,
+        sample_rate_hz=recording.sample_rate_hz,
+        channels=recording.channels,
+        language_code=language,
+        model=model,
+    )
+    outbox = resuming.Outbox()
+    started = time.monotonic()
+    # Longer than the audio takes: a gateway that lags is measured, not cut off.
+    deadline = asyncio.timeout(2 * recording.duration_s / speed + _ANSWER_S)
+    async with open_channel(target) as channel, deadline:
+        stub = gateway_pb2_grpc.GatewayServiceStub(channel)
+        playing = asyncio.create_task(_play(recording, speed, outbox, sent), name="live.play")
+        try:
+            await resuming.converse(stub, opening, outbox, hear)
+        finally:
+            playing.cancel()
     now = time.monotonic()
     return Session(
         model=opened.model,
@@ -202,18 +217,7 @@ async def converse(
     )
 
 
-async def _requests(
-    recording: Recording, language: str, model: str, speed: float, sent: SentLog
-) -> AsyncIterator[gateway_pb2.ConverseRequest]:
-    yield gateway_pb2.ConverseRequest(
-        open=gateway_pb2.Open(
-            encoding=gateway_pb2.ENCODING_LINEAR16,
-            sample_rate_hz=recording.sample_rate_hz,
-            channels=recording.channels,
-            language_code=language,
-            model=model,
-        )
-    )
+async def _play(recording: Recording, speed: float, outbox: resuming.Outbox, sent: SentLog) -> None:
     started = time.monotonic()
     position_s = 0.0
     for frame in recording.frames():
@@ -221,5 +225,5 @@ async def _requests(
         position_s += len(frame) / len(recording.pcm) * recording.duration_s
         await asyncio.sleep(started + position_s / speed - time.monotonic())
         sent.add(position_s, time.monotonic())
-        yield gateway_pb2.ConverseRequest(audio=frame)
-    yield gateway_pb2.ConverseRequest(finish=gateway_pb2.Finish())
+        outbox.add(frame)
+    outbox.end()

@@ -180,7 +180,7 @@ class Mesh:
         if options.max_sessions:
             environment["GATEWAY_MAX_SESSIONS"] = str(options.max_sessions)
         if options.private:
-            environment["GATEWAY_API_KEYS"] = "[]"
+            environment["GATEWAY_KEYS_FILE"] = ""
         return self._child("gateway", environment, ready)
 
     def _child(

@@ -4,6 +4,7 @@
   + InvalidRequestError     INVALID_ARGUMENT      change the request
   + NotFoundError           NOT_FOUND             name something that is there
   + UnauthenticatedError    UNAUTHENTICATED       present a key that is known
+  + SupersededError         ABORTED               nothing: the session goes on elsewhere
   + CheckpointError         FAILED_PRECONDITION   start afresh, or resume on the same engine
   + StreamTooLongError      OUT_OF_RANGE          open a new stream
   + OverloadedError         RESOURCE_EXHAUSTED    retry after a delay
@@ -47,6 +48,13 @@ class UnauthenticatedError(MeshError):
 
     code = grpc.StatusCode.UNAUTHENTICATED
     reason = "UNAUTHENTICATED"
+
+
+class SupersededError(MeshError):
+    """Another connection of the client goes on with the session."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "SUPERSEDED"
 
 
 class CheckpointError(MeshError):

@@ -58,6 +58,9 @@ WORDS_COMMITTED = Counter("voxmesh_words_committed", "Words committed.")
 GUARDS_FIRED = Counter("voxmesh_guards_fired", "Decodings that a guard did not believe.", ["guard"])
 SESSIONS = Gauge("voxmesh_sessions", "Sessions open now.", ["protocol"])
 SESSIONS_ENDED = Counter("voxmesh_sessions_ended", "Sessions ended.", ["protocol", "outcome"])
+SESSIONS_RESUMED = Counter(
+    "voxmesh_sessions_resumed", "Connections that went on with a session.", ["protocol"]
+)
 STAGE_RESTARTS = Counter(
     "voxmesh_stage_restarts", "Stage streams replaced within a session.", ["stage", "reason"]
 )

@@ -7,6 +7,7 @@ import structlog
 from services.common.process import start
 from services.common.server import serve
 from services.gateway.app import create_app
+from services.gateway.auth import KeysFileError
 from services.gateway.config import Settings
 from services.gateway.gateway import Gateway
 from services.gateway.http_server import http_server, listen
@@ -31,7 +32,7 @@ async def main(chosen: Settings) -> None:
         http.should_exit = True
 
     async with asyncio.TaskGroup() as tasks:
-        discover = tasks.create_task(gateway.pools.discover(), name="gateway.discover")
+        upkeep = tasks.create_task(gateway.run(), name="gateway.upkeep")
         tasks.create_task(http.serve(sockets=[listener]), name="gateway.http")
         tasks.create_task(drain(), name="gateway.drain")
         await serve(
@@ -44,9 +45,9 @@ async def main(chosen: Settings) -> None:
             stopping=stopping,
             probe=gateway.healthy,
         )
-        discover.cancel()
+        upkeep.cancel()
     await gateway.close()
 
 
 if __name__ == "__main__":
-    start("gateway", Settings, main, reasons=(OSError,))
+    start("gateway", Settings, main, reasons=(OSError, KeysFileError))

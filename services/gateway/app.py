@@ -12,9 +12,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from services.gateway.auth import Guard, Keys
+from services.gateway.auth import Guard
 from services.gateway.gateway import Gateway
-from services.gateway.protocols import wlk
+from services.gateway.protocols import converse_socket, wlk
 
 
 def create_app(gateway: Gateway, protocols: Sequence[BaseRoute] = ()) -> Starlette:
@@ -28,6 +28,9 @@ def create_app(gateway: Gateway, protocols: Sequence[BaseRoute] = ()) -> Starlet
 
     async def asr(websocket: WebSocket) -> None:
         await wlk.serve(websocket, gateway)
+
+    async def conversation(websocket: WebSocket) -> None:
+        await converse_socket.serve(websocket, gateway)
 
     async def health(_request: Request) -> JSONResponse:
         models = gateway.models()
@@ -55,17 +58,17 @@ def create_app(gateway: Gateway, protocols: Sequence[BaseRoute] = ()) -> Starlet
         }
         return JSONResponse(body, error.status_code, error.headers)
 
-    settings = gateway.settings
     return Starlette(
         routes=[
             *protocols,
             WebSocketRoute("/asr", asr),
+            WebSocketRoute("/v1/converse", conversation),
             Route("/health", health),
             Route("/ready", ready),
             Route("/metrics", metrics),
         ],
         middleware=[
-            Middleware(Guard, keys=Keys(settings.api_keys), origins=settings.origins),
+            Middleware(Guard, keys=gateway.keys, origins=gateway.settings.origins),
         ],
         exception_handlers={HTTPException: refuse},
     )

@@ -1,14 +1,24 @@
 """Who may connect: the keys that clients of many vendors present, each in its own place."""
 
+import asyncio
+import hashlib
 import hmac
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
+import structlog
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+log = structlog.get_logger(__name__)
+
+_LOOK_EVERY_S = 1.0
+"""How soon a key that was taken out of the file is refused."""
+_LINE = re.compile(r"(?P<name>[\w.@-]{1,64})\s+(?P<digest>[0-9a-f]{64})")
 _SCHEMES = ("token", "bearer")
 _KEY_HEADERS = ("x-api-key", "api-key")
 _KEY_QUERIES = ("token", "api_key")
@@ -16,19 +26,89 @@ _KEY_PROTOCOLS = ("openai-insecure-api-key.", "realtime-token.")
 _OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
 
 
+class KeysFileError(Exception):
+    """The file with the keys cannot be used."""
+
+
 class Keys:
-    """The keys that are known. Without any, everybody is."""
+    """The keys in a file, of which the hashes are known. Without a file, everybody is admitted.
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._keys = [key.encode() for key in keys]
+    A line names a key and gives the SHA-256 of it: ``alice 2c26b46b...``. A key is a random text of
+    256 bits (``voxmesh key NAME`` makes one), so that a plain hash tells nothing of it.
+    """
 
-    def admit(self, presented: Iterable[str]) -> bool:
-        """Whether one of the keys presented is known, compared in constant time."""
-        if not self._keys:
-            return True
-        offers = [offer.encode() for offer in presented]
-        matches = [hmac.compare_digest(key, offer) for key in self._keys for offer in offers]
-        return any(matches)
+    def __init__(self, path: Path | None) -> None:
+        """Read the file.
+
+        Raises:
+            KeysFileError: It cannot be read, or a line of it cannot.
+
+        """
+        self._path = path
+        self._names: dict[str, bytes] = {}
+        self._stamp: object = None
+        if path is not None:
+            self._names, self._stamp = _read(path), _stamp(path)
+
+    def caller(self, presented: Iterable[str]) -> str | None:
+        """Name of the key that is presented; empty: none is needed; None: it is not known."""
+        if self._path is None:
+            return ""
+        offers = [hashlib.sha256(offer.encode()).digest() for offer in presented]
+        # Every hash is compared, in constant time: how long it takes tells nothing.
+        known = [
+            name
+            for name, digest in self._names.items()
+            for offer in offers
+            if hmac.compare_digest(digest, offer)
+        ]
+        return known[0] if known else None
+
+    async def watch(self) -> None:
+        """Read the file again whenever it changes; one that cannot be read changes nothing."""
+        if self._path is None:
+            return
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            stamp = _stamp(self._path)
+            if stamp == self._stamp:
+                continue
+            self._stamp = stamp
+            try:
+                self._names = _read(self._path)
+            except KeysFileError as error:
+                log.error("keys not read again", reason=str(error))
+            else:
+                log.info("keys read again", keys=len(self._names))
+
+
+def _read(path: Path) -> dict[str, bytes]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeysFileError(f"the keys in {path} cannot be read: {error}") from error
+    names: dict[str, bytes] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = _LINE.fullmatch(line.strip())
+        if found is None:
+            raise KeysFileError(
+                f"line {number} of {path} is not a name and a SHA-256 in hexadecimal"
+            )
+        if found["name"] in names:
+            raise KeysFileError(f"line {number} of {path} names {found['name']} again")
+        names[found["name"]] = bytes.fromhex(found["digest"])
+    return names
+
+
+def _stamp(path: Path) -> object:
+    """What changes when the file does: a secret that is mounted changes by being replaced."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def from_authorization(value: str) -> str:
@@ -51,6 +131,10 @@ def presented(headers: Headers, query: QueryParams) -> Iterator[str]:
         yield from (name.removeprefix(prefix) for name in protocols if name.startswith(prefix))
 
 
+def _offers(connection: HTTPConnection) -> Iterator[str]:
+    return presented(connection.headers, connection.query_params)
+
+
 class Guard:
     """ASGI middleware that refuses who presents no known key, and pages of foreign origin."""
 
@@ -60,7 +144,7 @@ class Guard:
         self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it."""
+        """Let a request through, with the name of its key as ``state.caller``, or answer it."""
         if scope["type"] not in {"http", "websocket"} or scope["path"] in _OPEN_PATHS:
             await self._app(scope, receive, send)
             return
@@ -68,9 +152,10 @@ class Guard:
         origin = connection.headers.get("origin")
         if self._origins and origin is not None and origin not in self._origins:
             refusal = _refusal(403, "pages of this origin may not connect", "origin_not_allowed")
-        elif not self._keys.admit(presented(connection.headers, connection.query_params)):
+        elif (caller := self._keys.caller(_offers(connection))) is None:
             refusal = _refusal(401, "Invalid credentials.", "invalid_api_key")
         else:
+            scope.setdefault("state", {})["caller"] = caller
             await self._app(scope, receive, send)
             return
         if scope["type"] == "websocket":

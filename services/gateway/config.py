@@ -21,8 +21,9 @@ class Settings(ServiceSettings):
     """The VAD service: ``unix:/path``, ``host:port`` or ``dns:///host:port``."""
     asr_targets: tuple[str, ...] = Field(default=("127.0.0.1:50052",), min_length=1)
     """One target per pool of recognisers, as a JSON list; the first is the default."""
-    api_keys: tuple[str, ...] = Field(default=(), repr=False)
-    """Keys of which clients must present one, as a JSON list; empty: the gateway is open."""
+    keys_file: str = ""
+    """File with names and hashes of the keys of which clients must present one, as `voxmesh key`
+    prints them, read again when it changes; empty: the gateway is open."""
     origins: tuple[str, ...] = ()
     """Web pages that browsers may connect from, such as https://example.org, as a JSON list; empty:
     any."""
@@ -30,6 +31,8 @@ class Settings(ServiceSettings):
     """ISO 639-1 code of the language of sessions that name none; empty: detect it."""
     max_sessions: int = Field(default=64, ge=1, le=100_000)
     """Sessions served at once; one more is refused."""
+    max_sessions_per_key: int = Field(default=0, ge=0, le=100_000)
+    """The same for each key; 0: a key may have them all."""
     max_session_s: int = Field(default=8 * 3600, ge=1, le=7 * 24 * 3600)
     """Longest live session, in seconds of audio."""
     max_file_s: int = Field(default=4 * 3600, ge=1, le=24 * 3600)
@@ -43,12 +46,17 @@ class Settings(ServiceSettings):
     """Audio before the start of speech that the recogniser gets too, in milliseconds."""
     idle_s: float = Field(default=300.0, ge=0.05, le=24 * 3600)
     """A live client that sends nothing for so long is taken to have finished, in seconds."""
+    resume_s: float = Field(default=60.0, ge=0.05, le=3600)
+    """How long a session that may be resumed waits for its client to connect again, in seconds."""
     inbox_bytes: int = Field(default=8 * 1024 * 1024, ge=64 * 1024, le=1024 * 1024 * 1024)
     """Bytes taken from a client ahead of its session, so that pings are answered meanwhile."""
     pcm_input: bool = True
     """Whether browsers on /asr are asked for PCM rather than for MediaRecorder's WebM."""
     open_timeout_s: float = Field(default=5.0, gt=0, le=60)
     """How long a stage may take to accept a stream, in seconds."""
+    hedge_s: float = Field(default=1.0, gt=0, le=60)
+    """After so long another replica is asked too, and the first to accept it gets the stream, in
+    seconds."""
     stall_s: float = Field(default=10.0, gt=0, le=600)
     """A stage that answers nothing for so long to live audio is restarted, in seconds."""
     file_stall_s: float = Field(default=120.0, gt=0, le=3600)

@@ -4,15 +4,18 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 from services.common import telemetry
 from services.common.admission import Slots
 from services.common.channel import open_channel, serves
 from services.common.errors import DrainingError
 from services.common.timeline import samples, samples_of_ms
+from services.gateway.auth import Keys
 from services.gateway.config import Settings
 from services.gateway.pools import ModelInfo, Pools
 from services.gateway.recovery import Patience
+from services.gateway.resumption import Resumption
 from services.gateway.session import Pace, Session, SessionConfig, SessionLimits
 from services.gateway.tasks import Bell
 
@@ -26,9 +29,12 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.keys = Keys(Path(settings.keys_file) if settings.keys_file else None)
         self.pools = Pools(settings.asr_targets)
+        self.resumption = Resumption(settings.resume_s, settings.max_sessions)
         self._vad = open_channel(settings.vad_target)
         self._slots = Slots(settings.max_sessions)
+        self._slots_by_key: dict[str, Slots] = {}
         self._draining = False
         self.closing = asyncio.Event()
         """Set when live clients have talked long enough: what they said so far is all there is."""
@@ -39,6 +45,11 @@ class Gateway:
         """Whether new sessions are refused because the process is to end."""
         return self._draining
 
+    @property
+    def open_sessions(self) -> int:
+        """Sessions that are served now, those among them that wait for their clients."""
+        return self._slots.taken
+
     @contextmanager
     def session(self, config: SessionConfig) -> Iterator[Session]:
         """Open a session and hold its slot for the length of the ``with`` block.
@@ -46,7 +57,7 @@ class Gateway:
         Raises:
             NotFoundError: No pool serves the model.
             InvalidRequestError: The model lacks the language or the task.
-            OverloadedError: As many sessions are open as the gateway serves.
+            OverloadedError: As many sessions are open as the gateway serves, or serves this key.
             DrainingError: The gateway is stopping.
             UpstreamError: No recogniser has been reached yet.
 
@@ -57,11 +68,19 @@ class Gateway:
         language = (config.language_code or self.settings.language).partition("-")[0].lower()
         info.check(language, config.task)
         resolved = replace(config, model=info.name, language_code=language)
-        with self._slots.hold(), telemetry.SESSIONS.labels(config.protocol).track_inprogress():
+        with (
+            self._slots.hold(),
+            self._slots_of(config.caller).hold(),
+            telemetry.SESSIONS.labels(config.protocol).track_inprogress(),
+        ):
             try:
                 yield Session(resolved, self._limits(config.pace), vad=self._vad, asr=pool.channel)
             finally:
                 self._left.ring()
+
+    def _slots_of(self, caller: str) -> Slots:
+        limit = self.settings.max_sessions_per_key if caller else 0
+        return self._slots_by_key.setdefault(caller, Slots(limit or self.settings.max_sessions))
 
     def models(self) -> Sequence[ModelInfo]:
         """What can be asked for now, the default first."""
@@ -93,8 +112,15 @@ class Gateway:
     async def _emptied(self, timeout_s: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self._slots.taken:
+                while self.open_sessions:
                     await self._left.wait()
+
+    async def run(self) -> None:
+        """Do what is done besides serving, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.pools.discover(), name="gateway.discover")
+            tasks.create_task(self.keys.watch(), name="gateway.keys")
+            tasks.create_task(self.resumption.run(self.closing), name="gateway.resumption")
 
     async def close(self) -> None:
         """Close every channel."""
@@ -104,10 +130,14 @@ class Gateway:
         settings = self.settings
         live = pace is Pace.LIVE
         stall_s = settings.stall_s if live else settings.file_stall_s
+
+        def patience(lost_s: float) -> Patience:
+            return Patience(settings.open_timeout_s, settings.hedge_s, stall_s, lost_s)
+
         return SessionLimits(
             ring_samples=samples(settings.ring_s),
             max_samples=samples(settings.max_session_s if live else settings.max_file_s),
             pre_roll_samples=samples_of_ms(settings.pre_roll_ms),
-            vad_patience=Patience(settings.open_timeout_s, stall_s, settings.vad_patience_s),
-            asr_patience=Patience(settings.open_timeout_s, stall_s, settings.asr_patience_s),
+            vad_patience=patience(settings.vad_patience_s),
+            asr_patience=patience(settings.asr_patience_s),
         )

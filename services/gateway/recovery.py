@@ -50,6 +50,8 @@ class Patience:
 
     open_s: float
     """For a stream to be accepted."""
+    hedge_s: float
+    """For the same, before another is asked for beside it."""
     stall_s: float
     """For an answer to what was sent."""
     lost_s: float

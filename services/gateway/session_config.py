@@ -33,6 +33,8 @@ class SessionConfig:
     session_id: str
     protocol: str
     """Name of the wire protocol, for metrics."""
+    caller: str = ""
+    """Name of the client's key; empty: none is needed."""
     language_code: str = ""
     """BCP-47 code of the language spoken; empty: the gateway's default, or detect it."""
     model: str = ""

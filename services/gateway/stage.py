@@ -156,6 +156,27 @@ class Stage(Generic[RequestT, ResponseT]):
                 return call
 
     async def _open(self) -> "Call[RequestT, ResponseT]":
+        """A stream that was accepted, by the first of two replicas if one takes its time."""
+        first = asyncio.create_task(self._attempt(), name=f"{self.name}.open")
+        attempts = {first}
+        accepted = None
+        try:
+            done, _ = await asyncio.wait(attempts, timeout=self._patience.hedge_s)
+            if not done:
+                second = asyncio.create_task(self._attempt(), name=f"{self.name}.hedge")
+                attempts.add(second)
+            pending = set(attempts)
+            while accepted is None and pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                accepted = next((one for one in done if one.exception() is None), None)
+            return (accepted or first).result()
+        finally:
+            for attempt in attempts:
+                if attempt.done() and attempt is not accepted and attempt.exception() is None:
+                    attempt.result().cancel()
+                attempt.cancel()
+
+    async def _attempt(self) -> "Call[RequestT, ResponseT]":
         call = self._upstream.call()
         accepted = False
         try:

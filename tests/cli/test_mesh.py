@@ -53,8 +53,8 @@ def test_only_what_was_chosen_is_said_to_the_services(tmp_path: Path) -> None:
 
 def test_a_mesh_for_one_job_asks_for_no_keys_that_the_environment_names(tmp_path: Path) -> None:
     told = environments(make(tmp_path, MeshOptions(private=True)))
-    assert told["gateway"]["GATEWAY_API_KEYS"] == "[]"
-    assert "GATEWAY_API_KEYS" not in environments(make(tmp_path, MeshOptions()))["gateway"]
+    assert told["gateway"]["GATEWAY_KEYS_FILE"] == ""
+    assert "GATEWAY_KEYS_FILE" not in environments(make(tmp_path, MeshOptions()))["gateway"]
 
 
 def test_a_model_of_ones_own_is_named_by_its_whole_path(

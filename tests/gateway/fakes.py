@@ -1,10 +1,11 @@
 """Scripted VAD and ASR services on Unix sockets: they keep the contract and know every answer."""
 
 import asyncio
+import hashlib
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -399,11 +400,30 @@ class Mesh:
     asr_replica: Replica
 
 
+def write_keys(path: Path, keys: Mapping[str, str]) -> Path:
+    """Write the file in which a gateway finds the hashes of keys, given their names."""
+    lines = [f"{name} {hashlib.sha256(key.encode()).hexdigest()}" for name, key in keys.items()]
+    path.write_text("\n".join(lines))
+    return path
+
+
 @asynccontextmanager
-async def running(vad: FakeVad, asr: FakeAsr, **settings: object) -> AsyncIterator[Mesh]:
-    """Run a mesh; ``settings`` are the gateway's, where the test needs other than the default."""
+async def running(
+    vad: FakeVad, asr: FakeAsr, *, keys: Mapping[str, str] | None = None, **settings: object
+) -> AsyncIterator[Mesh]:
+    """Run a mesh.
+
+    Args:
+        vad: Its VAD.
+        asr: Its recogniser.
+        keys: Names and keys of who may connect; None: everybody.
+        settings: The gateway's, where the test needs other than the default.
+
+    """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vm")))
+        if keys is not None:
+            settings["keys_file"] = str(write_keys(folder / "keys", keys))
         vad_replica = Replica(
             folder / "vad",
             lambda server: vad_pb2_grpc.add_VadServiceServicer_to_server(vad, server),
@@ -429,7 +449,15 @@ async def running(vad: FakeVad, asr: FakeAsr, **settings: object) -> AsyncIterat
         )
         stack.push_async_callback(gateway.close)
         await gateway.pools.describe()
+        upkeep = asyncio.create_task(gateway.run())
+        stack.push_async_callback(_cancelled, upkeep)
         yield Mesh(gateway, vad, asr, vad_replica, asr_replica)
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 @asynccontextmanager

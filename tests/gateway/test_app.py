@@ -56,7 +56,7 @@ async def test_metrics_are_prometheus_text() -> None:
 async def test_probes_need_no_key(path: str) -> None:
     mesh: Mesh
     async with (
-        running(FakeVad([]), FakeAsr(), api_keys=("secret",)) as mesh,
+        running(FakeVad([]), FakeAsr(), keys={"alice": "secret"}) as mesh,
         served(mesh.gateway) as port,
     ):
         assert (await get(port, path)).status_code == 200

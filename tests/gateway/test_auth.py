@@ -1,7 +1,12 @@
+import asyncio
+from pathlib import Path
+
 import pytest
 from starlette.datastructures import Headers, QueryParams
 
-from services.gateway.auth import Keys, presented
+from services.gateway.auth import Keys, KeysFileError, presented
+from tests.gateway.fakes import write_keys
+from tests.settings.serving import until
 
 
 @pytest.mark.parametrize(
@@ -35,17 +40,66 @@ def test_every_place_where_clients_put_a_key_is_looked_at(
     assert "K" in list(presented(Headers(headers), QueryParams(query)))
 
 
+def test_without_a_file_everybody_is_admitted() -> None:
+    assert Keys(None).caller([]) == ""
+    assert Keys(None).caller(["anything"]) == ""
+
+
 @pytest.mark.parametrize(
-    ("keys", "offers", "admitted"),
+    ("offers", "caller"),
     [
-        ([], [], True),
-        ([], ["anything"], True),
-        (["a", "b"], ["b"], True),
-        (["a", "b"], ["c", "a"], True),
-        (["a"], [], False),
-        (["a"], ["", "A", "aa"], False),
-        (["schlüssel"], ["schlüssel"], True),
+        (["b"], "bob"),
+        (["c", "a"], "alice"),
+        ([], None),
+        (["", "A", "aa"], None),
+        (["schlüssel"], "jürgen"),
     ],
 )
-def test_a_known_key_is_enough(keys: list[str], offers: list[str], admitted: bool) -> None:
-    assert Keys(keys).admit(offers) is admitted
+def test_a_known_key_is_enough_and_tells_its_name(
+    tmp_path: Path, offers: list[str], caller: str | None
+) -> None:
+    path = write_keys(tmp_path / "keys", {"alice": "a", "bob": "b", "jürgen": "schlüssel"})
+    assert Keys(path).caller(offers) == caller
+
+
+def test_a_file_without_a_key_admits_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("# nobody yet\n\n")
+    assert Keys(path).caller([]) is None
+    assert Keys(path).caller([""]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("alice secret", "line 1"),
+        (f"alice {'0' * 64}\nalice {'1' * 64}", "line 2 .* alice again"),
+        (f"two names {'0' * 64}", "line 1"),
+        (f"alice {'0' * 63}", "line 1"),
+    ],
+)
+def test_a_file_that_is_wrong_says_where(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(text)
+    with pytest.raises(KeysFileError, match=reason) as refused:
+        Keys(path)
+    assert "secret" not in str(refused.value)
+    with pytest.raises(KeysFileError, match="cannot be read"):
+        Keys(tmp_path / "nowhere")
+
+
+async def test_a_key_that_is_taken_out_of_the_file_is_refused_from_then_on(tmp_path: Path) -> None:
+    path = write_keys(tmp_path / "keys", {"alice": "a", "bob": "b"})
+    keys = Keys(path)
+    watch = asyncio.create_task(keys.watch())
+    path.write_text("not a line of keys")
+    await asyncio.sleep(1.5)  # it has been looked at
+    assert keys.caller(["a"]) == "alice"
+    path.unlink()
+    await asyncio.sleep(1.5)
+    assert keys.caller(["a"]) == "alice"
+    write_keys(path, {"bob": "b", "carol": "c"})
+    await until(lambda: keys.caller(["a"]) is None)
+    assert keys.caller(["b"]) == "bob"
+    assert keys.caller(["c"]) == "carol"
+    watch.cancel()

@@ -3,105 +3,29 @@
 import asyncio
 import io
 import wave
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import grpc
-import grpc.aio
 import pytest
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2
 
 from services.common.errors import DeviceError
-from services.gateway.servicer import GatewayServicer
-from tests.gateway.fakes import RATE, FakeAsr, FakeVad, Mesh, running, spans_of, words_at
+from tests.gateway.conversing import (
+    PCM,
+    audio,
+    converse,
+    details_of,
+    gateway_stub,
+    kinds,
+    read,
+    refusal,
+    words_of,
+)
+from tests.gateway.fakes import RATE
 from voxmesh.gateway.v1 import gateway_pb2 as pb
-from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
-
-PCM = pb.Open(encoding=pb.ENCODING_LINEAR16)
-
-
-@asynccontextmanager
-async def gateway_stub(
-    *seconds: float, **settings: object
-) -> AsyncIterator[tuple[Mesh, "rpc.GatewayServiceStub"]]:
-    said = words_at(*seconds)
-    async with running(FakeVad(spans_of(said)), FakeAsr(said), **settings) as mesh:
-        server = grpc.aio.server()
-        rpc.add_GatewayServiceServicer_to_server(GatewayServicer(mesh.gateway), server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield mesh, rpc.GatewayServiceStub(channel)
-        await server.stop(grace=None)
-
-
-def audio(duration_s: float, *, sample_bytes: int = 2, rate: int = RATE) -> Iterable[bytes]:
-    left = round(duration_s * rate) * sample_bytes
-    while left > 0:
-        yield bytes(min(left, 3201))
-        left -= 3201
-
-
-async def converse(
-    stub: "rpc.GatewayServiceStub",
-    opening: pb.Open,
-    blocks: Iterable[bytes],
-    **options: Any,
-) -> list[pb.ConverseResponse]:
-    async def requests() -> AsyncIterator[pb.ConverseRequest]:
-        yield pb.ConverseRequest(open=opening)
-        for block in blocks:
-            yield pb.ConverseRequest(audio=block)
-        yield pb.ConverseRequest(finish=pb.Finish())
-
-    async with asyncio.timeout(30):
-        return [response async for response in stub.Converse(requests(), **options)]
-
-
-async def read(
-    call: "grpc.aio.StreamStreamCall[pb.ConverseRequest, pb.ConverseResponse]", *, until: str
-) -> list[pb.ConverseResponse]:
-    responses: list[pb.ConverseResponse] = []
-    while not responses or responses[-1].WhichOneof("event") != until:
-        response = await call.read()
-        assert isinstance(response, pb.ConverseResponse)
-        responses.append(response)
-    return responses
-
-
-async def refusal(
-    stub: "rpc.GatewayServiceStub", *requests: pb.ConverseRequest, **options: Any
-) -> grpc.aio.AioRpcError:
-    """How a call ends that says this and goes on listening.
-
-    Nothing is written after: grpc.aio forgets the status of a call that ended during a write.
-    """
-    call = stub.Converse(**options)
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        async with asyncio.timeout(10):
-            for request in requests:
-                await call.write(request)
-            while await call.read() is not grpc.aio.EOF:
-                pass
-    return refused.value
-
-
-def details_of(error: grpc.aio.AioRpcError) -> list[Any]:
-    metadata = dict(error.trailing_metadata() or ())
-    status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
-    return list(status.details)
-
-
-def kinds(responses: Iterable[pb.ConverseResponse]) -> list[str]:
-    return [response.WhichOneof("event") or "" for response in responses]
-
-
-def words_of(responses: Iterable[pb.ConverseResponse]) -> list[str]:
-    return [word.text for response in responses for word in response.captions.words]
 
 
 async def test_words_are_sent_once_in_order_and_the_end_is_said() -> None:
+    """W1, W2."""
     async with gateway_stub(1.0, 2.5, 9.0) as (mesh, stub):
         responses = await converse(stub, PCM, audio(11))
         assert words_of(responses) == [word.text for word in mesh.asr.words]
@@ -164,6 +88,7 @@ async def test_a_flush_is_answered_when_everything_before_it_was_sent() -> None:
 
 
 async def test_trouble_behind_the_gateway_is_told_and_costs_no_word() -> None:
+    """F1, F2."""
     async with gateway_stub(*range(1, 8)) as (mesh, stub):
         mesh.asr.faults.once = {round(4.2 * RATE): DeviceError("lost")}
         responses = await converse(stub, PCM, audio(9))
@@ -240,6 +165,7 @@ async def test_messages_out_of_place_are_refused(requests: list[pb.ConverseReque
 
 
 async def test_a_full_gateway_says_when_to_come_back() -> None:
+    """O1."""
     async with gateway_stub(max_sessions=1) as (_, stub):
         call = stub.Converse()
         await call.write(pb.ConverseRequest(open=PCM))
@@ -260,7 +186,7 @@ async def test_a_full_gateway_says_when_to_come_back() -> None:
     ],
 )
 async def test_who_may_converse(metadata: tuple[tuple[str, str], ...], admitted: bool) -> None:
-    async with gateway_stub(api_keys=("secret",)) as (_, stub):
+    async with gateway_stub(keys={"alice": "secret"}) as (_, stub):
         if admitted:
             responses = await converse(stub, PCM, audio(1), metadata=metadata)
             assert kinds(responses)[-1] == "finished"
@@ -281,6 +207,7 @@ async def test_a_client_that_says_nothing_more_is_taken_to_have_finished() -> No
 
 
 async def test_a_stopping_gateway_brings_the_last_words_home() -> None:
+    """G1."""
     async with gateway_stub(0.5) as (mesh, stub):
         call = stub.Converse()
         await call.write(pb.ConverseRequest(open=PCM))

@@ -54,7 +54,7 @@ class Client(httpx.AsyncClient):
 
 @asynccontextmanager
 async def serving(
-    words: Sequence[Word] = WORDS, *, asr: FakeAsr | None = None, **settings: object
+    words: Sequence[Word] = WORDS, *, asr: FakeAsr | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Client, Mesh]]:
     fake = asr or FakeAsr(words)
     async with (

@@ -46,6 +46,7 @@ def script(*seconds: float) -> tuple[FakeVad, FakeAsr]:
 
 
 async def test_every_word_arrives_once_with_its_own_times() -> None:
+    """W1."""
     vad, asr = script(0.5, 1.0, 3.0, 6.5)
     async with running(vad, asr) as mesh:
         session = await transcribe(mesh, silence(8))
@@ -59,7 +60,7 @@ async def test_every_word_arrives_once_with_its_own_times() -> None:
 
 @pytest.mark.parametrize("pace", Pace)
 async def test_what_is_said_up_to_the_last_sample_is_transcribed(pace: Pace) -> None:
-    """P2: no stage keeps the last part of a second to itself, live or in a recording."""
+    """W2. P2: no stage keeps the last part of a second to itself, live or in a recording."""
     for length_s in [tenths / 10 for tenths in range(1, 31)]:
         words = words_at(0.05, length_s=length_s - 0.05)
         async with running(FakeVad(spans_of(words)), FakeAsr(words)) as mesh:
@@ -119,7 +120,7 @@ async def test_speech_is_heard_from_300_ms_before_it_starts() -> None:
 
 
 async def test_a_long_recording_is_fed_no_faster_than_it_is_kept() -> None:
-    """P12: a stage that stands still for 90 s of audio loses nothing of it."""
+    """O2. P12: a stage that stands still for 90 s of audio loses nothing of it."""
     vad, asr = script(*range(1, 110, 2))
     asr.faults.gate.clear()
     async with running(vad, asr) as mesh:
@@ -137,7 +138,7 @@ async def test_a_long_recording_is_fed_no_faster_than_it_is_kept() -> None:
 
 
 async def test_a_recogniser_that_fails_is_replaced_and_loses_nothing() -> None:
-    """P1: one error, told as a notice, and every word."""
+    """F1. P1: one error, told as a notice, and every word."""
     vad, asr = script(*[0.5 * i for i in range(1, 40)])
     asr.faults.once = {
         3 * RATE: DeviceError("device lost"),
@@ -155,7 +156,7 @@ async def test_a_recogniser_that_fails_is_replaced_and_loses_nothing() -> None:
 
 
 async def test_a_recogniser_that_hangs_is_replaced() -> None:
-    """P19."""
+    """F3. P19."""
     vad, asr = script(*range(1, 20))
     asr.faults.hangs = {5 * RATE}
     async with running(vad, asr, stall_s=0.4) as mesh:
@@ -165,7 +166,7 @@ async def test_a_recogniser_that_hangs_is_replaced() -> None:
 
 
 async def test_a_recogniser_that_is_killed_anywhere_loses_nothing() -> None:
-    """P18, at random moments of a session that runs at many times real time."""
+    """F1. P18, at random moments of a session that runs at many times real time."""
     chance = random.Random(18)
     for _ in range(5):
         vad, asr = script(*[0.7 * i for i in range(1, 60)])
@@ -200,6 +201,7 @@ async def test_a_vad_that_is_killed_is_replaced_and_nobody_hears_of_it_twice() -
 
 
 async def test_without_a_vad_everything_is_heard() -> None:
+    """F5."""
     vad, asr = script(1.0, 5.0, 12.0)
     async with running(vad, asr, vad_patience_s=0.2) as mesh:
         await mesh.vad_replica.kill()
@@ -213,6 +215,7 @@ async def test_without_a_vad_everything_is_heard() -> None:
 
 
 async def test_a_vad_that_is_lost_in_the_middle_leaves_no_hole() -> None:
+    """F5."""
     vad, asr = script(1.0, 5.0, 12.0, 13.0)
     vad.faults.once = {6 * RATE: DeviceError("lost")}
     async with running(vad, asr, vad_patience_s=0.2) as mesh:
@@ -233,6 +236,7 @@ async def test_a_vad_that_is_lost_in_the_middle_leaves_no_hole() -> None:
 
 
 async def test_a_replica_that_is_asked_to_stop_hands_its_streams_on() -> None:
+    """D1."""
     vad, asr = script(*[0.7 * i for i in range(1, 60)])
 
     async def audio() -> AsyncIterator[bytes]:
@@ -253,6 +257,7 @@ async def test_a_replica_that_is_asked_to_stop_hands_its_streams_on() -> None:
 
 
 async def test_audio_that_kills_every_recogniser_is_reported_not_replayed_for_ever() -> None:
+    """F4."""
     vad, asr = script(1.0, 2.0, 6.0)
     asr.faults.always = {2 * RATE: DeviceError("boom")}
     async with running(vad, asr) as mesh:
@@ -262,6 +267,7 @@ async def test_audio_that_kills_every_recogniser_is_reported_not_replayed_for_ev
 
 
 async def test_a_recogniser_that_stays_away_ends_the_session_with_an_error() -> None:
+    """F6."""
     vad, asr = script(1.0)
     async with running(vad, asr, asr_patience_s=0.3) as mesh:
         await mesh.asr_replica.kill()
@@ -312,6 +318,7 @@ async def test_a_session_ends_at_its_limit() -> None:
 
 
 async def test_one_session_more_than_there_is_room_for_is_refused() -> None:
+    """O1."""
     async with running(*script(), max_sessions=1) as mesh:
         with (
             mesh.gateway.session(config()),

@@ -28,7 +28,7 @@ from services.gateway.upstream import AsrUpstream
 from tests.gateway.fakes import RATE, FakeAsr, Replica, words_at
 from voxmesh.asr.v1 import asr_pb2, asr_pb2_grpc
 
-PATIENCE = Patience(open_s=1.0, stall_s=5.0, lost_s=5.0)
+PATIENCE = Patience(open_s=1.0, hedge_s=0.5, stall_s=5.0, lost_s=5.0)
 
 
 class Rig:
@@ -107,7 +107,7 @@ async def test_marks_behind_the_checkpoint_are_asked_again_in_the_same_places() 
 async def test_a_mark_that_was_not_answered_is_asked_when_the_replay_has_passed_it() -> None:
     asr = FakeAsr(words_at(1, 2, 3))
     asr.certain_after = 0
-    async with rig(asr, Patience(1.0, 0.4, 5.0)) as made:
+    async with rig(asr, Patience(1.0, 0.5, 0.4, 5.0)) as made:
         made.route.add_audio(4 * RATE)
         mark = made.route.add_mark()
         # It hangs with the flush before it: all words but the last are committed by then.
@@ -123,7 +123,7 @@ async def test_a_stage_that_does_not_accept_a_stream_in_time_is_given_up() -> No
         async def _open(self, *_args: object) -> None:  # type: ignore[override]  # never returns
             await asyncio.Event().wait()
 
-    async with rig(Mute(), Patience(0.1, 5.0, 0.3)) as made:
+    async with rig(Mute(), Patience(0.1, 0.05, 5.0, 0.3)) as made:
         with pytest.raises(UpstreamError, match="lost for too long"):
             await made.run()
     assert [notice.code for notice in made.notices] == ["DEGRADED"]

@@ -5,6 +5,7 @@ ONE, TWO, THREE = (Word(f" {i}", 100 * i, 100 * i + 50) for i in range(3))
 
 
 def test_a_commit_takes_the_place_of_the_tail() -> None:
+    """W3."""
     transcript = Transcript()
     transcript.replace_tail([ONE, TWO])
     transcript.commit([ONE], avg_log_probability=-0.2, temperature=0.4)

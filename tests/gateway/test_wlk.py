@@ -154,7 +154,7 @@ async def asr_client(port: int, query: str = "", **options: Any) -> AsyncIterato
 
 
 @asynccontextmanager
-async def mesh_at_port(*seconds: float, **settings: object) -> AsyncIterator[tuple[Mesh, int]]:
+async def mesh_at_port(*seconds: float, **settings: Any) -> AsyncIterator[tuple[Mesh, int]]:
     said = words_at(*seconds)
     async with (
         running(FakeVad(spans_of(said)), FakeAsr(said), **settings) as mesh,
@@ -260,7 +260,7 @@ async def test_silence_sends_no_content_and_at_most_one_lag_a_second() -> None:
 
 
 async def test_a_dying_recogniser_is_not_the_clients_business() -> None:
-    """P1: no error message, which would blank the page; every word."""
+    """F2. P1: no error message, which would blank the page; every word."""
     async with mesh_at_port(*range(1, 10)) as (mesh, port), asr_client(port) as client:
         mesh.asr.faults.once = {3 * RATE: DeviceError("x"), 6 * RATE: ZeroDivisionError}
         await client.say(11)
@@ -347,6 +347,7 @@ async def test_a_silent_client_is_taken_to_have_finished() -> None:
 
 
 async def test_a_client_that_reads_slowly_gets_the_latest_state() -> None:
+    """O3."""
     starts = [0.5 * i for i in range(1, 400)]
     async with mesh_at_port(*starts) as (_, port), asr_client(port) as client:
         await client.say(200)
@@ -418,6 +419,7 @@ async def test_clients_that_vanish_leave_nothing_behind() -> None:
 
 
 async def test_a_full_gateway_refuses_the_handshake() -> None:
+    """O1."""
     async with mesh_at_port(max_sessions=1) as (_, port), asr_client(port):
         with pytest.raises(InvalidStatus) as refused:
             async with asr_client(port):
@@ -437,6 +439,24 @@ async def test_a_stopping_gateway_brings_the_last_words_home() -> None:
     assert text_of(last) == "w0 w1"
 
 
+async def test_a_client_in_diff_mode_that_lost_count_gets_everything_again() -> None:
+    async with mesh_at_port(1.0, 9.0) as (_, port), asr_client(port, "?mode=diff") as client:
+        await client.say(8)
+        async with asyncio.timeout(10):
+            while "w0" not in json.dumps(client.messages):
+                client.messages.append(json.loads(await client.socket.recv()))
+            for text in ("not json", "[]", '{"type": "other"}', '{"type": "snapshot"}'):
+                await client.socket.send(text)
+            while client.messages[-1]["type"] != "snapshot":
+                client.messages.append(json.loads(await client.socket.recv()))
+        await client.say(4)
+        _, *states, _ = await client.finish()
+    assert [state["seq"] for state in states] == list(range(1, len(states) + 1))
+    snapshots = [state for state in states if state["type"] == "snapshot"]
+    assert len(snapshots) == 2
+    assert "w0" in text_of(snapshots[1])
+
+
 @pytest.mark.parametrize(
     ("query", "headers", "status"),
     [
@@ -452,7 +472,8 @@ async def test_a_stopping_gateway_brings_the_last_words_home() -> None:
 )
 async def test_who_may_connect(query: str, headers: dict[str, str], status: int | None) -> None:
     """A3."""
-    async with mesh_at_port(api_keys=("secret",), origins=("https://good.example",)) as (_, port):
+    origins = ("https://good.example",)
+    async with mesh_at_port(keys={"alice": "secret"}, origins=origins) as (_, port):
         if status is None:
             async with asr_client(port, query, additional_headers=headers) as client:
                 await client.finish()

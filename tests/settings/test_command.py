@@ -18,6 +18,7 @@ from services.cli.mesh import Mesh, MeshOptions
 from services.common.catalogue import CATALOGUE, Model, ModelFile
 from services.common.models import ModelError
 from services.common.settings import ServiceSettings
+from services.gateway.auth import Keys
 from services.gateway.config import Settings as GatewaySettings
 from services.vad.config import Settings as VadSettings
 from tests.cli.fake_server import FakeServer, serving
@@ -390,6 +391,24 @@ def test_the_names_are_the_models_that_are_deleted(
         (tmp_path / name).mkdir()
     assert voxmesh("rm", *flip.value).exit_code == 0
     assert [path.name for path in tmp_path.iterdir()] == flip.effect
+
+
+# --- key
+
+
+@flips("voxmesh key", name={"alice": "alice", "bob@example.org": "bob@example.org"})
+def test_the_name_is_the_one_that_the_gateway_will_know(flip: Flip, tmp_path: Path) -> None:
+    made = voxmesh("key", flip.value)
+    assert made.exit_code == 0
+    file = tmp_path / "keys"
+    file.write_text(made.stdout)
+    assert Keys(file).caller([made.stderr.split()[0]]) == flip.effect
+
+
+def test_a_name_that_the_gateway_could_not_read_is_refused() -> None:
+    made = voxmesh("key", "two words")
+    assert made.exit_code == 1
+    assert "two words" in made.output
 
 
 # --- heads

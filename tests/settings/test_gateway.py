@@ -25,6 +25,7 @@ from services.gateway.config import Settings
 from services.gateway.gateway import Gateway
 from services.gateway.protocols import openai, wlk
 from services.gateway.session import Pace, Session, SessionConfig
+from tests.gateway.conversing import break_off, gateway_stub, opened, resume
 from tests.gateway.fakes import (
     RATE,
     FakeAsr,
@@ -35,6 +36,7 @@ from tests.gateway.fakes import (
     silence,
     spans_of,
     words_at,
+    write_keys,
 )
 from tests.settings.flips import Flip, flips, load
 from tests.settings.serving import begin_to_stop, serving, until
@@ -170,9 +172,11 @@ async def http(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@flips("GATEWAY", api_keys={(): 200, ("secret",): 401})
-async def test_where_there_are_keys_a_client_must_present_one(flip: Flip) -> None:
-    async with http(api_keys=flip.value) as client:
+@flips("GATEWAY", keys_file={"": 200, "keys": 401})
+async def test_where_there_are_keys_a_client_must_present_one(flip: Flip, tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    write_keys(path, {"alice": "secret"})
+    async with http(keys_file=str(path) if flip.value else "") as client:
         assert (await client.get("/v1/models")).status_code == flip.effect
 
 
@@ -238,7 +242,9 @@ def within_s(flip: Flip) -> float:
 
 @flips("GATEWAY", vad_target={"there": True, "nowhere": False})
 async def test_the_vad_is_looked_for_at_its_target(flip: Flip, tmp_path: Path) -> None:
-    elsewhere = {} if flip.value == "there" else {"vad_target": f"unix:{tmp_path}/nowhere"}
+    elsewhere: dict[str, Any] = (
+        {} if flip.value == "there" else {"vad_target": f"unix:{tmp_path}/nowhere"}
+    )
     async with running(FakeVad([]), FakeAsr(), **elsewhere) as mesh:
         assert (await mesh.gateway.ready())["vad"] is flip.effect
 
@@ -320,6 +326,17 @@ async def test_a_stage_that_does_not_accept_a_stream_in_time_is_tried_again(flip
     assert [notice.code for notice in opened.transcript.notices] == flip.effect
 
 
+@flips("GATEWAY", hedge_s={0.05: [], 60: ["DEGRADED", "RECOVERED"]})
+async def test_another_replica_is_asked_when_one_takes_its_time(flip: Flip) -> None:
+    """F3."""
+    options = {"open_timeout_s": AWHILE_S / 2, "hedge_s": flip.value}
+    async with mesh_of(0.5, asr=SlowToOpen, **options) as mesh:
+        with mesh.gateway.session(SessionConfig("s1", "test")) as opened:
+            await opened.run(silence(1))
+        await until(lambda: not mesh.asr.live)
+    assert [notice.code for notice in opened.transcript.notices] == flip.effect
+
+
 @flips("GATEWAY", stall_s={0.2: "finished", 600: "waits"})
 async def test_a_stage_that_stops_answering_to_live_audio_is_restarted(flip: Flip) -> None:
     async with mesh_of(0.1, file_stall_s=0.2, stall_s=flip.value) as mesh:
@@ -380,7 +397,8 @@ class Client:
 
     @asynccontextmanager
     async def connected(self, gateway: Gateway) -> AsyncIterator[None]:
-        scope = {"type": "websocket", "path": "/asr", "headers": [], "query_string": b""}
+        scope: dict[str, Any] = {"type": "websocket", "path": "/asr", "headers": []}
+        scope |= {"query_string": b"", "state": {"caller": ""}}
         websocket = WebSocket(scope, self.receive, self.send)
         serve = asyncio.create_task(wlk.serve(websocket, gateway))
         try:
@@ -421,3 +439,38 @@ async def test_so_much_is_taken_from_a_client_ahead_of_its_session(flip: Flip) -
             await until(lambda: client.taken >= beyond + flip.effect)
             await asyncio.sleep(0.1)  # for more to be taken
             assert client.taken == beyond + flip.effect
+
+
+@flips("GATEWAY", max_sessions_per_key={1: ["alice"], 0: []})
+async def test_a_key_that_has_enough_sessions_gets_no_other(flip: Flip) -> None:
+    refused = []
+    async with gateway_stub(keys={"alice": "a", "bob": "b"}, max_sessions_per_key=flip.value) as (
+        _,
+        stub,
+    ):
+        for name in ("alice", "bob", "alice"):
+            call = stub.Converse(metadata=(("authorization", f"Bearer {name[0]}"),))
+            await call.write(OPEN)
+            try:
+                await call.read()
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                refused.append(name)
+    assert refused == flip.effect
+
+
+@flips("GATEWAY", resume_s={0.2: False, 60.0: True})
+async def test_a_session_waits_so_long_for_its_client_to_return(flip: Flip) -> None:
+    async with gateway_stub(resume_s=flip.value) as (_, stub):
+        call, first = await opened(stub)
+        assert first.resume_within.ToTimedelta().total_seconds() == flip.value
+        await break_off(call)
+        await asyncio.sleep(0.5)
+        again = stub.Converse()
+        await again.write(resume(first.resume_token, 0))
+        try:
+            await again.read()
+        except grpc.aio.AioRpcError as error:
+            assert error.code() is grpc.StatusCode.NOT_FOUND
+        assert (not again.done()) is flip.effect
+        again.cancel()

@@ -76,6 +76,7 @@ async def _transcribe(gateway: Gateway, request: Request, wish: Wish, task: Task
     config = SessionConfig(
         session_id=request.state.request_id,
         protocol=PROTOCOL,
+        caller=request.state.caller,
         language_code=wish.language_code,
         model=wish.model,
         task=task,

@@ -38,6 +38,8 @@ _BYTES_PER_S = 64_000
 _SEND_S = 30.0
 """A client that takes no message for so long is gone."""
 _MAGIC_BYTES = 12
+_REQUEST_CHARS = 100
+"""Longer text is no request that is known."""
 
 
 async def serve(websocket: WebSocket, gateway: Gateway) -> None:
@@ -47,6 +49,7 @@ async def serve(websocket: WebSocket, gateway: Gateway) -> None:
     config = SessionConfig(
         session_id=uuid.uuid4().hex,
         protocol=PROTOCOL,
+        caller=websocket.state.caller,
         language_code="" if language == "auto" else language,
         model=query.get("model", ""),
     )
@@ -143,7 +146,7 @@ class _Connection:
             await self._next_frame()
 
     async def _next_frame(self) -> bytes:
-        """The next binary frame; text says nothing here.
+        """The next binary frame. Text may only ask for a snapshot: clients of old send none.
 
         Raises:
             ClientLeftError: The client closed the connection, or lost it.
@@ -155,6 +158,8 @@ class _Connection:
                 raise ClientLeftError
             if (data := message.get("bytes")) is not None:
                 return bytes(data)
+            if _asks_for_snapshot(message.get("text") or ""):
+                self._view.start_over()
 
     async def _transcribe(self) -> None:
         """Run the session; whatever becomes of it, the client is told that it is over."""
@@ -249,6 +254,16 @@ def _leaving() -> Iterator[None]:
         yield
     except (WebSocketDisconnect, TimeoutError):
         raise ClientLeftError from None
+
+
+def _asks_for_snapshot(text: str) -> bool:
+    """Whether a client in diff mode wants the whole transcript, such as after losing count."""
+    if len(text) > _REQUEST_CHARS:
+        return False
+    try:
+        return bool(json.loads(text) == {"type": "snapshot"})
+    except ValueError:
+        return False
 
 
 def _is_container(head: bytes) -> bool:

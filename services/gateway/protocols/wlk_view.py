@@ -38,6 +38,8 @@ class View:
         self._num_sent = 0
         """Lines at the front that the client has as they are."""
         self._seq = 0
+        self._whole = True
+        """Whether the next message has to say everything."""
         self._language = ""
         self._sent_tail = ""
         self._sent_lags: Sequence[float] = (0.0,) * len(_LAGS)
@@ -51,10 +53,15 @@ class View:
         """
         news = self._read()
         lags = self._lags()
-        if not (news or (lags_too and lags != self._sent_lags)):
+        wanted = self._diff and self._whole and self._seq > 0
+        if not (news or wanted or (lags_too and lags != self._sent_lags)):
             return None
         self._sent_lags = lags
         return self._changes() if self._diff else self._state()
+
+    def start_over(self) -> None:
+        """Say everything with the next message, though it may have been said."""
+        self._whole = True
 
     def last(self) -> Message:
         """The message with which everything has been said."""
@@ -111,10 +118,10 @@ class View:
     def _changes(self) -> Message:
         self._seq += 1
         new = [self._line(line) for line in self._lines[self._num_sent :]]
-        first = self._seq == 1
         self._num_sent = len(self._lines)
-        if first:
-            return {"type": "snapshot", "seq": 1, **self._state()}
+        if self._whole:
+            self._whole = False
+            return {"type": "snapshot", "seq": self._seq, **self._state()}
         return {
             "type": "diff",
             "seq": self._seq,

@@ -25,45 +25,49 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n voxmesh/gateway/v1/gateway.proto\x12\x12voxmesh.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\"\xb1\x01\n\x0f\x43onverseRequest\x12(\n\x04open\x18\x01 \x01(\x0b\x32\x18.voxmesh.gateway.v1.OpenH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x12*\n\x05\x66lush\x18\x03 \x01(\x0b\x32\x19.voxmesh.gateway.v1.FlushH\x00\x12,\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x1a.voxmesh.gateway.v1.FinishH\x00\x42\t\n\x07payload\"\xae\x02\n\x04Open\x12.\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x1c.voxmesh.gateway.v1.Encoding\x12\x16\n\x0esample_rate_hz\x18\x02 \x01(\x05\x12\x10\n\x08\x63hannels\x18\x03 \x01(\x05\x12\x15\n\rlanguage_code\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12&\n\x04task\x18\x06 \x01(\x0e\x32\x18.voxmesh.gateway.v1.Task\x12\x0e\n\x06prompt\x18\x07 \x01(\t\x12\x10\n\x08hotwords\x18\x08 \x03(\t\x12*\n\x06policy\x18\t \x01(\x0e\x32\x1a.voxmesh.gateway.v1.Policy\x12\x1c\n\x0f\x66rame_threshold\x18\n \x01(\x05H\x00\x88\x01\x01\x42\x12\n\x10_frame_threshold\"\x19\n\x05\x46lush\x12\x10\n\x08\x66lush_id\x18\x01 \x01(\x03\"\x08\n\x06\x46inish\"\xed\x02\n\x10\x43onverseResponse\x12,\n\x06opened\x18\x01 \x01(\x0b\x32\x1a.voxmesh.gateway.v1.OpenedH\x00\x12\x30\n\x08\x63\x61ptions\x18\x02 \x01(\x0b\x32\x1c.voxmesh.gateway.v1.CaptionsH\x00\x12\x38\n\x08language\x18\x03 \x01(\x0b\x32$.voxmesh.gateway.v1.LanguageDetectedH\x00\x12&\n\x03lag\x18\x04 \x01(\x0b\x32\x17.voxmesh.gateway.v1.LagH\x00\x12,\n\x06notice\x18\x05 \x01(\x0b\x32\x1a.voxmesh.gateway.v1.NoticeH\x00\x12.\n\x07\x66lushed\x18\x06 \x01(\x0b\x32\x1b.voxmesh.gateway.v1.FlushedH\x00\x12\x30\n\x08\x66inished\x18\x07 \x01(\x0b\x32\x1c.voxmesh.gateway.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"+\n\x06Opened\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"N\n\x08\x43\x61ptions\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\'\n\x05words\x18\x02 \x03(\x0b\x32\x18.voxmesh.gateway.v1.Word\x12\x0c\n\x04tail\x18\x03 \x01(\t\"\x89\x01\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12/\n\x0cstart_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nend_offset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bprobability\x18\x04 \x01(\x02\">\n\x10LanguageDetected\x12\x15\n\rlanguage_code\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"c\n\x03Lag\x12,\n\tundecoded\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0buncommitted\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"I\n\x06Notice\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\"\x1b\n\x07\x46lushed\x12\x10\n\x08\x66lush_id\x18\x01 \x01(\x03\"\n\n\x08\x46inished*e\n\x06Policy\x12\x16\n\x12POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16POLICY_LOCAL_AGREEMENT\x10\x01\x12\x14\n\x10POLICY_ALIGN_ATT\x10\x02\x12\x11\n\rPOLICY_EITHER\x10\x03*\x8f\x01\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45NCODING_LINEAR16\x10\x01\x12\x15\n\x11\x45NCODING_LINEAR32\x10\x02\x12\x14\n\x10\x45NCODING_FLOAT32\x10\x03\x12\x12\n\x0e\x45NCODING_MULAW\x10\x04\x12\x11\n\rENCODING_ALAW\x10\x05*E\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_TRANSCRIBE\x10\x01\x12\x12\n\x0eTASK_TRANSLATE\x10\x02\x32k\n\x0eGatewayService\x12Y\n\x08\x43onverse\x12#.voxmesh.gateway.v1.ConverseRequest\x1a$.voxmesh.gateway.v1.ConverseResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n voxmesh/gateway/v1/gateway.proto\x12\x12voxmesh.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\"\xdf\x01\n\x0f\x43onverseRequest\x12(\n\x04open\x18\x01 \x01(\x0b\x32\x18.voxmesh.gateway.v1.OpenH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x12*\n\x05\x66lush\x18\x03 \x01(\x0b\x32\x19.voxmesh.gateway.v1.FlushH\x00\x12,\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x1a.voxmesh.gateway.v1.FinishH\x00\x12,\n\x06resume\x18\x05 \x01(\x0b\x32\x1a.voxmesh.gateway.v1.ResumeH\x00\x42\t\n\x07payload\"\xc1\x02\n\x04Open\x12.\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x1c.voxmesh.gateway.v1.Encoding\x12\x16\n\x0esample_rate_hz\x18\x02 \x01(\x05\x12\x10\n\x08\x63hannels\x18\x03 \x01(\x05\x12\x15\n\rlanguage_code\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12&\n\x04task\x18\x06 \x01(\x0e\x32\x18.voxmesh.gateway.v1.Task\x12\x0e\n\x06prompt\x18\x07 \x01(\t\x12\x10\n\x08hotwords\x18\x08 \x03(\t\x12*\n\x06policy\x18\t \x01(\x0e\x32\x1a.voxmesh.gateway.v1.Policy\x12\x1c\n\x0f\x66rame_threshold\x18\n \x01(\x05H\x00\x88\x01\x01\x12\x11\n\tresumable\x18\x0b \x01(\x08\x42\x12\n\x10_frame_threshold\"*\n\x06Resume\x12\r\n\x05token\x18\x01 \x01(\t\x12\x11\n\tnum_words\x18\x02 \x01(\x03\"\x19\n\x05\x46lush\x12\x10\n\x08\x66lush_id\x18\x01 \x01(\x03\"\x08\n\x06\x46inish\"\x9f\x03\n\x10\x43onverseResponse\x12,\n\x06opened\x18\x01 \x01(\x0b\x32\x1a.voxmesh.gateway.v1.OpenedH\x00\x12\x30\n\x08\x63\x61ptions\x18\x02 \x01(\x0b\x32\x1c.voxmesh.gateway.v1.CaptionsH\x00\x12\x38\n\x08language\x18\x03 \x01(\x0b\x32$.voxmesh.gateway.v1.LanguageDetectedH\x00\x12&\n\x03lag\x18\x04 \x01(\x0b\x32\x17.voxmesh.gateway.v1.LagH\x00\x12,\n\x06notice\x18\x05 \x01(\x0b\x32\x1a.voxmesh.gateway.v1.NoticeH\x00\x12.\n\x07\x66lushed\x18\x06 \x01(\x0b\x32\x1b.voxmesh.gateway.v1.FlushedH\x00\x12\x30\n\x08\x66inished\x18\x07 \x01(\x0b\x32\x1c.voxmesh.gateway.v1.FinishedH\x00\x12\x30\n\x08received\x18\x08 \x01(\x0b\x32\x1c.voxmesh.gateway.v1.ReceivedH\x00\x42\x07\n\x05\x65vent\"\x8b\x01\n\x06Opened\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\x12\x30\n\rresume_within\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0ereceived_bytes\x18\x05 \x01(\x03\"b\n\x08\x43\x61ptions\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\'\n\x05words\x18\x02 \x03(\x0b\x32\x18.voxmesh.gateway.v1.Word\x12\x0c\n\x04tail\x18\x03 \x01(\t\x12\x12\n\nfirst_word\x18\x04 \x01(\x03\"\x89\x01\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12/\n\x0cstart_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nend_offset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bprobability\x18\x04 \x01(\x02\">\n\x10LanguageDetected\x12\x15\n\rlanguage_code\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"c\n\x03Lag\x12,\n\tundecoded\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0buncommitted\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"I\n\x06Notice\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\"\x1d\n\x08Received\x12\x11\n\tnum_bytes\x18\x01 \x01(\x03\"\x1b\n\x07\x46lushed\x12\x10\n\x08\x66lush_id\x18\x01 \x01(\x03\"\n\n\x08\x46inished*e\n\x06Policy\x12\x16\n\x12POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16POLICY_LOCAL_AGREEMENT\x10\x01\x12\x14\n\x10POLICY_ALIGN_ATT\x10\x02\x12\x11\n\rPOLICY_EITHER\x10\x03*\x8f\x01\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45NCODING_LINEAR16\x10\x01\x12\x15\n\x11\x45NCODING_LINEAR32\x10\x02\x12\x14\n\x10\x45NCODING_FLOAT32\x10\x03\x12\x12\n\x0e\x45NCODING_MULAW\x10\x04\x12\x11\n\rENCODING_ALAW\x10\x05*E\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_TRANSCRIBE\x10\x01\x12\x12\n\x0eTASK_TRANSLATE\x10\x02\x32k\n\x0eGatewayService\x12Y\n\x08\x43onverse\x12#.voxmesh.gateway.v1.ConverseRequest\x1a$.voxmesh.gateway.v1.ConverseResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'voxmesh.gateway.v1.gateway_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POLICY']._serialized_start=1524
-  _globals['_POLICY']._serialized_end=1625
-  _globals['_ENCODING']._serialized_start=1628
-  _globals['_ENCODING']._serialized_end=1771
-  _globals['_TASK']._serialized_start=1773
-  _globals['_TASK']._serialized_end=1842
+  _globals['_POLICY']._serialized_start=1831
+  _globals['_POLICY']._serialized_end=1932
+  _globals['_ENCODING']._serialized_start=1935
+  _globals['_ENCODING']._serialized_end=2078
+  _globals['_TASK']._serialized_start=2080
+  _globals['_TASK']._serialized_end=2149
   _globals['_CONVERSEREQUEST']._serialized_start=89
-  _globals['_CONVERSEREQUEST']._serialized_end=266
-  _globals['_OPEN']._serialized_start=269
-  _globals['_OPEN']._serialized_end=571
-  _globals['_FLUSH']._serialized_start=573
-  _globals['_FLUSH']._serialized_end=598
-  _globals['_FINISH']._serialized_start=600
-  _globals['_FINISH']._serialized_end=608
-  _globals['_CONVERSERESPONSE']._serialized_start=611
-  _globals['_CONVERSERESPONSE']._serialized_end=976
-  _globals['_OPENED']._serialized_start=978
-  _globals['_OPENED']._serialized_end=1021
-  _globals['_CAPTIONS']._serialized_start=1023
-  _globals['_CAPTIONS']._serialized_end=1101
-  _globals['_WORD']._serialized_start=1104
-  _globals['_WORD']._serialized_end=1241
-  _globals['_LANGUAGEDETECTED']._serialized_start=1243
-  _globals['_LANGUAGEDETECTED']._serialized_end=1305
-  _globals['_LAG']._serialized_start=1307
-  _globals['_LAG']._serialized_end=1406
-  _globals['_NOTICE']._serialized_start=1408
-  _globals['_NOTICE']._serialized_end=1481
-  _globals['_FLUSHED']._serialized_start=1483
-  _globals['_FLUSHED']._serialized_end=1510
-  _globals['_FINISHED']._serialized_start=1512
-  _globals['_FINISHED']._serialized_end=1522
-  _globals['_GATEWAYSERVICE']._serialized_start=1844
-  _globals['_GATEWAYSERVICE']._serialized_end=1951
+  _globals['_CONVERSEREQUEST']._serialized_end=312
+  _globals['_OPEN']._serialized_start=315
+  _globals['_OPEN']._serialized_end=636
+  _globals['_RESUME']._serialized_start=638
+  _globals['_RESUME']._serialized_end=680
+  _globals['_FLUSH']._serialized_start=682
+  _globals['_FLUSH']._serialized_end=707
+  _globals['_FINISH']._serialized_start=709
+  _globals['_FINISH']._serialized_end=717
+  _globals['_CONVERSERESPONSE']._serialized_start=720
+  _globals['_CONVERSERESPONSE']._serialized_end=1135
+  _globals['_OPENED']._serialized_start=1138
+  _globals['_OPENED']._serialized_end=1277
+  _globals['_CAPTIONS']._serialized_start=1279
+  _globals['_CAPTIONS']._serialized_end=1377
+  _globals['_WORD']._serialized_start=1380
+  _globals['_WORD']._serialized_end=1517
+  _globals['_LANGUAGEDETECTED']._serialized_start=1519
+  _globals['_LANGUAGEDETECTED']._serialized_end=1581
+  _globals['_LAG']._serialized_start=1583
+  _globals['_LAG']._serialized_end=1682
+  _globals['_NOTICE']._serialized_start=1684
+  _globals['_NOTICE']._serialized_end=1757
+  _globals['_RECEIVED']._serialized_start=1759
+  _globals['_RECEIVED']._serialized_end=1788
+  _globals['_FLUSHED']._serialized_start=1790
+  _globals['_FLUSHED']._serialized_end=1817
+  _globals['_FINISHED']._serialized_start=1819
+  _globals['_FINISHED']._serialized_end=1829
+  _globals['_GATEWAYSERVICE']._serialized_start=2151
+  _globals['_GATEWAYSERVICE']._serialized_end=2258
 # @@protoc_insertion_point(module_scope)

@@ -118,6 +118,7 @@ class ConverseRequest(_message.Message):
     AUDIO_FIELD_NUMBER: _builtins.int
     FLUSH_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     audio: _builtins.bytes
     """The next bytes of audio, cut anywhere."""
     @_builtins.property
@@ -132,6 +133,10 @@ class ConverseRequest(_message.Message):
     def finish(self) -> Global___Finish:
         """The audio is complete. The last message."""
 
+    @_builtins.property
+    def resume(self) -> Global___Resume:
+        """Which session goes on here. The first message in place of `open`."""
+
     def __init__(
         self,
         *,
@@ -139,12 +144,13 @@ class ConverseRequest(_message.Message):
         audio: _builtins.bytes = ...,
         flush: Global___Flush | None = ...,
         finish: Global___Finish | None = ...,
+        resume: Global___Resume | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "finish", b"finish", "flush", b"flush", "open", b"open", "payload", b"payload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "finish", b"finish", "flush", b"flush", "open", b"open", "payload", b"payload", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "finish", b"finish", "flush", b"flush", "open", b"open", "payload", b"payload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "finish", b"finish", "flush", b"flush", "open", b"open", "payload", b"payload", "resume", b"resume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["open", "audio", "flush", "finish"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["open", "audio", "flush", "finish", "resume"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -166,6 +172,7 @@ class Open(_message.Message):
     HOTWORDS_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     FRAME_THRESHOLD_FIELD_NUMBER: _builtins.int
+    RESUMABLE_FIELD_NUMBER: _builtins.int
     encoding: Global___Encoding.ValueType
     """What the bytes of audio are. Unspecified: a container, told apart by its first bytes."""
     sample_rate_hz: _builtins.int
@@ -186,6 +193,8 @@ class Open(_message.Message):
     """AlignAtt: how far from the end of the audio attention has to be, in encoder frames of 20 ms,
     0 to 200; fewer are prompter, more are more accurate. Unset: the mesh's setting.
     """
+    resumable: _builtins.bool
+    """Keep the session for a while when its connection breaks: see `Resume`."""
     @_builtins.property
     def hotwords(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names and terms that may be spoken, at most 100 of at most 100 characters."""
@@ -203,16 +212,43 @@ class Open(_message.Message):
         hotwords: _abc.Iterable[_builtins.str] | None = ...,
         policy: Global___Policy.ValueType = ...,
         frame_threshold: _builtins.int | None = ...,
+        resumable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold", "frame_threshold", b"frame_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold", "channels", b"channels", "encoding", b"encoding", "frame_threshold", b"frame_threshold", "hotwords", b"hotwords", "language_code", b"language_code", "model", b"model", "policy", b"policy", "prompt", b"prompt", "sample_rate_hz", b"sample_rate_hz", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold", "channels", b"channels", "encoding", b"encoding", "frame_threshold", b"frame_threshold", "hotwords", b"hotwords", "language_code", b"language_code", "model", b"model", "policy", b"policy", "prompt", b"prompt", "resumable", b"resumable", "sample_rate_hz", b"sample_rate_hz", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frame_threshold: _TypeAlias = _typing.Literal["frame_threshold"]  # noqa: Y015
     _WhichOneofArgType__frame_threshold: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__frame_threshold) -> _WhichOneofReturnType__frame_threshold | None: ...
 
 Global___Open: _TypeAlias = Open  # noqa: Y015
+
+@_typing.final
+class Resume(_message.Message):
+    """Goes on with a session whose connection broke."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    NUM_WORDS_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """As given in `Opened`. It is worth nothing without the key that opened the session."""
+    num_words: _builtins.int
+    """Words of the transcript that the client has; those behind them are sent."""
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        num_words: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_words", b"num_words", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resume: _TypeAlias = Resume  # noqa: Y015
 
 @_typing.final
 class Flush(_message.Message):
@@ -266,6 +302,7 @@ class ConverseResponse(_message.Message):
     NOTICE_FIELD_NUMBER: _builtins.int
     FLUSHED_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    RECEIVED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___Opened:
         """The session is accepted. The first message."""
@@ -294,6 +331,10 @@ class ConverseResponse(_message.Message):
     def finished(self) -> Global___Finished:
         """The answer to `finish`: nothing that was said remains unsaid. The last message."""
 
+    @_builtins.property
+    def received(self) -> Global___Received:
+        """How much audio has arrived, in sessions that may be resumed. At most once a second."""
+
     def __init__(
         self,
         *,
@@ -304,12 +345,13 @@ class ConverseResponse(_message.Message):
         notice: Global___Notice | None = ...,
         flushed: Global___Flushed | None = ...,
         finished: Global___Finished | None = ...,
+        received: Global___Received | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["captions", b"captions", "event", b"event", "finished", b"finished", "flushed", b"flushed", "lag", b"lag", "language", b"language", "notice", b"notice", "opened", b"opened"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["captions", b"captions", "event", b"event", "finished", b"finished", "flushed", b"flushed", "lag", b"lag", "language", b"language", "notice", b"notice", "opened", b"opened", "received", b"received"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["captions", b"captions", "event", b"event", "finished", b"finished", "flushed", b"flushed", "lag", b"lag", "language", b"language", "notice", b"notice", "opened", b"opened"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["captions", b"captions", "event", b"event", "finished", b"finished", "flushed", b"flushed", "lag", b"lag", "language", b"language", "notice", b"notice", "opened", b"opened", "received", b"received"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["opened", "captions", "language", "lag", "notice", "flushed", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["opened", "captions", "language", "lag", "notice", "flushed", "finished", "received"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -317,25 +359,39 @@ Global___ConverseResponse: _TypeAlias = ConverseResponse  # noqa: Y015
 
 @_typing.final
 class Opened(_message.Message):
-    """The session is accepted."""
+    """The session is accepted, or goes on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    RESUME_WITHIN_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Names the session in logs and traces."""
     model: _builtins.str
     """Model that serves it."""
+    resume_token: _builtins.str
+    """What resumes the session; a secret. Empty: it cannot be resumed."""
+    received_bytes: _builtins.int
+    """Bytes of audio that have arrived, as the client sends them: go on from here."""
+    @_builtins.property
+    def resume_within(self) -> _duration_pb2.Duration:
+        """How long the session waits without a connection."""
+
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         model: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
+        resume_within: _duration_pb2.Duration | None = ...,
+        received_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resume_within", b"resume_within"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "received_bytes", b"received_bytes", "resume_token", b"resume_token", "resume_within", b"resume_within", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -350,10 +406,13 @@ class Captions(_message.Message):
     SEQ_FIELD_NUMBER: _builtins.int
     WORDS_FIELD_NUMBER: _builtins.int
     TAIL_FIELD_NUMBER: _builtins.int
+    FIRST_WORD_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
-    """Counts these messages from 1."""
+    """Counts these messages of a call from 1."""
     tail: _builtins.str
     """Everything after the last word that may still change."""
+    first_word: _builtins.int
+    """How many words of the transcript came before `words`."""
     @_builtins.property
     def words(self) -> _containers.RepeatedCompositeFieldContainer[Global___Word]:
         """Words that joined the transcript for good, oldest first."""
@@ -364,10 +423,11 @@ class Captions(_message.Message):
         seq: _builtins.int = ...,
         words: _abc.Iterable[Global___Word] | None = ...,
         tail: _builtins.str = ...,
+        first_word: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["seq", b"seq", "tail", b"tail", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_word", b"first_word", "seq", b"seq", "tail", b"tail", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -500,6 +560,28 @@ class Notice(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Notice: _TypeAlias = Notice  # noqa: Y015
+
+@_typing.final
+class Received(_message.Message):
+    """How much audio has arrived: it need not be kept for a `resume` any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUM_BYTES_FIELD_NUMBER: _builtins.int
+    num_bytes: _builtins.int
+    """Bytes from the start of the session, as the client sent them."""
+    def __init__(
+        self,
+        *,
+        num_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_bytes", b"num_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Received: _TypeAlias = Received  # noqa: Y015
 
 @_typing.final
 class Flushed(_message.Message):

@@ -36,9 +36,21 @@ class GatewayServiceStub:
 
     Words are sent once, in order, and never change; the tail replaces the tail before it.
 
+    A session opened as `resumable` outlives its connection for a while. Its client keeps the audio
+    that the server has not said to have received, and goes on in a new call:
+
+      > resume   { token: "qX9..." num_words: 2 }
+      < opened   { session_id: "3f0c..." model: "base" received_bytes: 57600 }
+      > audio    "..." (from byte 57600 on)
+      < captions { seq: 1 first_word: 2 words: [{ text: " or" }, { text: " not" }] tail: " to" }
+
+    A flush that was not answered is asked for again, and so is `finish`. A session that has failed
+    meanwhile is not `opened`: what was still to be said comes, then its status.
+
     INVALID_ARGUMENT: no `open` first, bytes that are not audio of the declared kind, an unknown
     language.
-    NOT_FOUND: no pool serves the model.
+    NOT_FOUND: no pool serves the model; no such session waits to be resumed by this caller.
+    ABORTED: another call has resumed the session.
     OUT_OF_RANGE: the session is longer than the gateway allows.
     RESOURCE_EXHAUSTED: no room for another session; retry after `RetryInfo`.
     UNAVAILABLE: a stage that the session needs cannot be reached.
@@ -72,9 +84,21 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Words are sent once, in order, and never change; the tail replaces the tail before it.
 
+        A session opened as `resumable` outlives its connection for a while. Its client keeps the audio
+        that the server has not said to have received, and goes on in a new call:
+
+          > resume   { token: "qX9..." num_words: 2 }
+          < opened   { session_id: "3f0c..." model: "base" received_bytes: 57600 }
+          > audio    "..." (from byte 57600 on)
+          < captions { seq: 1 first_word: 2 words: [{ text: " or" }, { text: " not" }] tail: " to" }
+
+        A flush that was not answered is asked for again, and so is `finish`. A session that has failed
+        meanwhile is not `opened`: what was still to be said comes, then its status.
+
         INVALID_ARGUMENT: no `open` first, bytes that are not audio of the declared kind, an unknown
         language.
-        NOT_FOUND: no pool serves the model.
+        NOT_FOUND: no pool serves the model; no such session waits to be resumed by this caller.
+        ABORTED: another call has resumed the session.
         OUT_OF_RANGE: the session is longer than the gateway allows.
         RESOURCE_EXHAUSTED: no room for another session; retry after `RetryInfo`.
         UNAVAILABLE: a stage that the session needs cannot be reached.

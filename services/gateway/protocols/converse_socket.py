@@ -1,0 +1,104 @@
+"""``/v1/converse``: the messages of ``Converse`` over a WebSocket.
+
+A text frame is a message in the JSON form of Protocol Buffers, a binary frame is audio. Why a
+session is refused or cannot go on is said in a last frame, ``{"error": {"code", "status",
+"message", "reason"}}`` in gRPC's terms, with ``retry_after_s`` where it helps to wait.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import structlog
+from google.protobuf import json_format
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from services.common.errors import (
+    ClientLeftError,
+    DrainingError,
+    InvalidRequestError,
+    MeshError,
+    OverloadedError,
+    SupersededError,
+    UpstreamError,
+)
+from services.common.rpc import RETRY_DELAY_S
+from services.gateway.gateway import Gateway
+from services.gateway.protocols.converse import converse
+from voxmesh.gateway.v1 import gateway_pb2 as pb
+
+log = structlog.get_logger(__name__)
+
+PROTOCOL = "websocket"
+
+_NORMAL = 1000
+_REFUSED = 1008
+_INTERNAL = 1011
+_TRY_LATER = 1013
+_SEND_S = 30.0
+"""A client that takes no message for so long is gone."""
+
+
+async def serve(websocket: WebSocket, gateway: Gateway) -> None:
+    """Serve one connection from its handshake to its end."""
+    await websocket.accept()
+
+    async def send(response: pb.ConverseResponse) -> None:
+        text = json_format.MessageToJson(response, indent=None, preserving_proto_field_name=True)
+        try:
+            async with asyncio.timeout(_SEND_S):
+                await websocket.send_text(text)
+        except (WebSocketDisconnect, TimeoutError):
+            raise ClientLeftError from None
+
+    caller = websocket.state.caller
+    try:
+        await converse(gateway, _requests(websocket), send, protocol=PROTOCOL, caller=caller)
+    except ClientLeftError:
+        return
+    except MeshError as error:
+        await _close(websocket, _closing_code(error), error)
+    except Exception:  # the boundary: a bug must not keep the end from the client
+        log.exception("unexpected error")
+        await _close(websocket, _INTERNAL, None)
+    else:
+        with suppress(WebSocketDisconnect):
+            await websocket.close(_NORMAL)
+
+
+async def _requests(websocket: WebSocket) -> AsyncIterator[pb.ConverseRequest]:
+    while True:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        if (data := message.get("bytes")) is not None:
+            yield pb.ConverseRequest(audio=data)
+            continue
+        try:
+            yield json_format.Parse(message["text"], pb.ConverseRequest(), max_recursion_depth=10)
+        except json_format.ParseError as error:
+            raise InvalidRequestError(f"a message cannot be read: {error}") from None
+
+
+def _closing_code(error: MeshError) -> int:
+    match error:
+        case OverloadedError() | DrainingError() | UpstreamError():
+            return _TRY_LATER
+        case SupersededError():
+            return _NORMAL
+    return _REFUSED
+
+
+async def _close(websocket: WebSocket, code: int, error: MeshError | None) -> None:
+    """Say why, and hang up."""
+    told: dict[str, object] = {"code": 13, "status": "INTERNAL", "message": "internal error"}
+    if error is not None:
+        number: int = error.code.value[0]
+        told = {"code": number, "status": error.code.name, "message": str(error)}
+        told["reason"] = error.reason
+        if isinstance(error, OverloadedError):
+            told["retry_after_s"] = RETRY_DELAY_S
+    with suppress(WebSocketDisconnect, TimeoutError):
+        async with asyncio.timeout(_SEND_S):
+            await websocket.send_json({"error": told})
+            await websocket.close(code)
