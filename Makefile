@@ -6,7 +6,7 @@ COMPILE   = uv pip compile -q --universal --generate-hashes pyproject.toml
 REQS     := deploy/requirements
 TORCH    ?= torch==2.13.0
 
-.PHONY: help install torch lock proto check test demo serve bench
+.PHONY: help install torch lock proto check test chaos demo serve bench
 help:     ## List the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*## / — /'
 install: .venv/installed  ## Create .venv with every service and the tools
@@ -38,6 +38,9 @@ check: install  ## Lint, types, contracts
 test: torch  ## Fetch the small models and run every test
 	$(BIN)/voxmesh pull silero-vad tiny.en base speech
 	$(BIN)/pytest -q
+chaos: install  ## Hit several replicas of everything for MINUTES=10, under a checker
+	$(BIN)/voxmesh pull silero-vad speech
+	$(BIN)/python -m tests.robustness.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 demo: install  ## Stream a real recording through the whole mesh and watch the captions
 	$(BIN)/voxmesh demo
 serve: install  ## Serve the whole mesh on this machine

@@ -1,0 +1,255 @@
+"""Faults at random moments while many clients speak: ``python -m tests.robustness.chaos``.
+
+Every client is ours, resumes what breaks, and plays the same marked speech through a proxy whose
+connections may be cut. The seed decides who is hit, how and when; it is printed, and gives the same
+faults again.
+"""
+
+import argparse
+import asyncio
+import random
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.cli import resuming
+from services.common.channel import open_channel
+from services.common.models import locate
+from services.common.timeline import SAMPLE_RATE_HZ
+from services.common.words import Word
+from tests.mesh.asr import pcm_of
+from tests.robustness.fleet import Fleet
+from tests.robustness.history import History, Told, violations
+from tests.robustness.marks import mark, save, script_for
+from tests.robustness.proxy import Proxy
+from voxmesh.gateway.v1 import gateway_pb2 as pb
+from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
+
+_FRAME_S = 0.1
+_ANSWER_S = 60.0
+"""How long a session may take after the end of its audio."""
+_FROZEN_S = 15.0
+"""A frozen replica thaws after so long: by then its streams have moved on."""
+
+FAULTS = ("kill", "drain", "freeze", "cut")
+"""SIGKILL or SIGTERM for a replica, SIGSTOP and later SIGCONT, all client connections cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """Audio whose words are known."""
+
+    pcm: bytes
+    """s16le, 16 kHz, mono."""
+    script: Sequence[Word]
+
+    @property
+    def duration_s(self) -> float:
+        """How long it lasts."""
+        return len(self.pcm) / 2 / SAMPLE_RATE_HZ
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a run."""
+
+    undisturbed: list[str]
+    histories: list[History] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+    killed_s: list[float] = field(default_factory=list)
+    """When replicas were killed."""
+
+    @property
+    def violations(self) -> list[str]:
+        """What was not as promised."""
+        return [
+            f"session {number}: {violation}"
+            for number, history in enumerate(self.histories)
+            for violation in violations(history, self.undisturbed)
+        ]
+
+    def next_commits_s(self) -> list[float]:
+        """How long after each kill each session that still spoke committed something again."""
+        return sorted(
+            min(later) - killed
+            for killed in self.killed_s
+            for history in self.histories
+            if (later := [at for at in history.commits_s if at > killed])
+            and any(at < killed for at in history.commits_s)
+        )
+
+
+def marked_speech() -> Speech:
+    """44 s of real speech with a script hidden in it."""
+    pcm = pcm_of(locate("speech") / "two_cities.wav")
+    script = script_for(pcm)
+    return Speech(mark(pcm, script), script)
+
+
+async def speak(target: str, speech: Speech, *, speed: float) -> History:
+    """Hold one session to its end; what its client was told."""
+    history = History()
+
+    def hear(answer: pb.ConverseResponse) -> None:
+        history.told.append(Told(time.monotonic(), answer))
+
+    outbox = resuming.Outbox()
+
+    async def play() -> None:
+        size = round(_FRAME_S * SAMPLE_RATE_HZ) * 2
+        began = time.monotonic()
+        for number, start in enumerate(range(0, len(speech.pcm), size), 1):
+            await asyncio.sleep(began + number * _FRAME_S / speed - time.monotonic())
+            outbox.add(speech.pcm[start : start + size])
+        outbox.end()
+
+    opening = pb.Open(encoding=pb.ENCODING_LINEAR16, language_code="en")
+    async with (
+        open_channel(target) as channel,
+        asyncio.timeout(speech.duration_s / speed + _ANSWER_S),
+        asyncio.TaskGroup() as tasks,
+    ):
+        tasks.create_task(play(), name="chaos.play")
+        await resuming.converse(rpc.GatewayServiceStub(channel), opening, outbox, hear)
+    return history
+
+
+async def chaos(
+    speech: Speech,
+    *,
+    seed: int,
+    duration_s: float,
+    every_s: float,
+    sessions: int = 8,
+    speed: float = 1.0,
+    faults: Sequence[str] = FAULTS,
+    report: Callable[[str], None] = print,
+) -> Outcome:
+    """Run a fleet, let clients speak, and hit it.
+
+    Args:
+        speech: What every session says, over and over while there is time.
+        seed: Decides the faults.
+        duration_s: For how long there are faults, in seconds; sessions that are open then end.
+        every_s: Mean time between two of them, in seconds.
+        sessions: Clients that speak at once.
+        speed: Seconds of audio in a second.
+        faults: Which of ``FAULTS`` there are.
+        report: Is told in a line of every fault.
+
+    """
+    rng = random.Random(seed)
+    outcome = Outcome([])
+    with tempfile.TemporaryDirectory(prefix="voxmesh-chaos-") as name:
+        folder = Path(name)
+        save(speech.script, folder / "script.json")
+        fleet = Fleet(folder, folder / "script.json")
+
+        async def work() -> None:
+            quiet = await speak(fleet.grpc_target, speech, speed=max(speed, 2.0))
+            outcome.undisturbed = [word.text for word in quiet.words]
+            proxy = Proxy(fleet.grpc_port)
+            until = time.monotonic() + duration_s
+            async with proxy.listening() as port, asyncio.TaskGroup() as tasks:
+                target = f"127.0.0.1:{port}"
+                clients = [
+                    tasks.create_task(client(target, number, until), name=f"chaos.{number}")
+                    for number in range(sessions)
+                ]
+                tasks.create_task(
+                    _hit(fleet, proxy, outcome, rng, until, every_s, faults, report),
+                    name="chaos.hit",
+                )
+                await asyncio.wait(clients)
+
+        async def client(target: str, number: int, until: float) -> None:
+            await asyncio.sleep(number * 0.37)
+            while True:
+                outcome.histories.append(await speak(target, speech, speed=speed))
+                if time.monotonic() > until:
+                    return
+
+        await fleet.run(work)
+    return outcome
+
+
+async def _hit(
+    fleet: Fleet,
+    proxy: Proxy,
+    outcome: Outcome,
+    rng: random.Random,
+    until: float,
+    every_s: float,
+    faults: Sequence[str],
+    report: Callable[[str], None],
+) -> None:
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as thawing:
+        while True:
+            await asyncio.sleep(rng.uniform(0.5, 1.5) * every_s)
+            fault, place = rng.choice(faults), rng.random()
+            if time.monotonic() > until:
+                return
+            outcome.faults[fault] += 1
+            if fault == "cut":
+                proxy.cut()
+                report(f"{time.monotonic() - began:6.1f} s: cut")
+                continue
+            name = sorted(fleet.workers)[int(place * len(fleet.workers))]
+            report(f"{time.monotonic() - began:6.1f} s: {fault} {name}")
+            match fault:
+                case "kill":
+                    outcome.killed_s.append(time.monotonic())
+                    fleet.send(name, signal.SIGKILL)
+                case "drain":
+                    fleet.send(name, signal.SIGTERM)
+                case "freeze":
+                    fleet.send(name, signal.SIGSTOP)
+                    thawing.create_task(_thaw(fleet, name), name="chaos.thaw")
+
+
+async def _thaw(fleet: Fleet, name: str) -> None:
+    await asyncio.sleep(_FROZEN_S)
+    fleet.send(name, signal.SIGCONT)
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    return values[min(len(values) - 1, int(share * len(values)))] if values else 0.0
+
+
+def main() -> None:
+    """Run for as long as asked; the exit code says whether everything was as promised."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--every", type=float, default=3.0, help="seconds between two faults")
+    parser.add_argument("--sessions", type=int, default=8)
+    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=FAULTS)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    chosen = parser.parse_args()
+    print(f"seed {chosen.seed}")
+    outcome = asyncio.run(
+        chaos(
+            marked_speech(),
+            seed=chosen.seed,
+            duration_s=60 * chosen.minutes,
+            every_s=chosen.every,
+            sessions=chosen.sessions,
+            faults=chosen.faults,
+        )
+    )
+    later_s = outcome.next_commits_s()
+    print(
+        f"{len(outcome.histories)} sessions of {len(outcome.undisturbed)} words, "
+        f"faults: {dict(outcome.faults)}, next commit after a kill: "
+        f"p50 {_quantile(later_s, 0.5):.2f} s, p95 {_quantile(later_s, 0.95):.2f} s"
+    )
+    print("\n".join(outcome.violations) or "everything was as promised")
+    raise SystemExit(bool(outcome.violations))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Several replicas of every stage and a gateway, as processes that may be killed."""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from services.cli.supervisor import Child, Limits, Supervisor
+from services.common.channel import open_channel, serves
+from services.common.models import locate
+from tests.conftest import ROOT
+from tests.robustness.replica import SCRIPT
+
+_NAMES = {
+    "vad": "voxmesh.vad.v1.VadService",
+    "asr": "voxmesh.asr.v1.AsrService",
+    "gateway": "voxmesh.gateway.v1.GatewayService",
+}
+_IMPORTS = f"{ROOT}{os.pathsep}{ROOT / 'proto' / 'gen'}"
+
+
+class Fleet:
+    """A mesh with several replicas of each stage. What dies is started again."""
+
+    def __init__(
+        self,
+        folder: Path,
+        script: Path,
+        *,
+        replicas: int = 2,
+        gateway: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare; nothing starts before ``run``.
+
+        Args:
+            folder: Where logs go.
+            script: What the recognisers hear, as ``marks.save`` wrote it.
+            replicas: Of each stage.
+            gateway: Settings of the gateway, as environment variables.
+
+        """
+        self.folder = folder
+        ports = _free_ports(2 * replicas + 2)
+        vads, asrs = ports[:replicas], ports[replicas : 2 * replicas]
+        self.grpc_port, self.port = ports[-2:]
+        self.grpc_target = f"127.0.0.1:{self.grpc_port}"
+        silero = str(locate("silero-vad") / "silero_vad.onnx")
+        stages = [
+            *(
+                self._child(f"vad-{port}", "services.vad", port, {"VAD_MODEL": silero})
+                for port in vads
+            ),
+            *(
+                self._child(
+                    f"asr-{port}",
+                    "tests.robustness.replica",
+                    port,
+                    {"ASR_MODEL": "marks", "ASR_WORKERS": "1", SCRIPT: str(script)},
+                )
+                for port in asrs
+            ),
+        ]
+        environment = {
+            "GATEWAY_GRPC_ADDRESS": self.grpc_target,
+            "GATEWAY_PORT": str(self.port),
+            "GATEWAY_VAD_TARGET": _target(vads),
+            "GATEWAY_ASR_TARGETS": f'["{_target(asrs)}"]',
+            **(gateway or {}),
+        }
+        front = self._child("gateway", "services.gateway", self.grpc_port, environment)
+        self._supervisor = Supervisor(
+            (stages, (front,)),
+            report=lambda _line: None,
+            limits=Limits(backoff_s=0.1, max_backoff_s=0.5),
+        )
+
+    async def run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Bring the fleet up, do the work, bring it down."""
+        await self._supervisor.run(work)
+
+    @property
+    def workers(self) -> list[str]:
+        """The replicas that run now."""
+        return [name for name in self._supervisor.pids if name != "gateway"]
+
+    @property
+    def restarts(self) -> int:
+        """How often replicas were started again."""
+        return sum(self._supervisor.restarts.values())
+
+    def send(self, name: str, signum: signal.Signals) -> None:
+        """Send a signal to a replica, if it runs."""
+        pid = self._supervisor.pids.get(name)
+        if pid is not None:
+            os.kill(pid, signum)
+
+    def log_of(self, name: str) -> str:
+        """What a process wrote."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def _child(self, name: str, module: str, port: int, settings: Mapping[str, str]) -> Child:
+        stage = name.partition("-")[0]
+        address = f"127.0.0.1:{port}"
+        prefix = stage.upper()
+        return Child(
+            name=name,
+            command=(sys.executable, "-m", module),
+            ready=partial(_serves, address, _NAMES[stage]),
+            environment={
+                "PYTHONPATH": _IMPORTS,
+                f"{prefix}_ADDRESS": address,
+                f"{prefix}_DRAIN_S": "10",
+                **settings,
+            },
+            log=self.folder / f"{name}.log",
+        )
+
+
+async def _serves(address: str, service: str) -> bool:
+    async with open_channel(address) as channel:
+        return await serves(channel, service, timeout_s=2.0)
+
+
+def _target(ports: list[int]) -> str:
+    """Several replicas as one target: what a service's name resolves to in a cluster."""
+    return "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
+
+
+def _free_ports(number: int) -> list[int]:
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(number)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]

@@ -1,0 +1,71 @@
+"""What a client saw of a session, and whether it was what GUARANTEE.md promises."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from voxmesh.gateway.v1 import gateway_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A message, and when it came."""
+
+    at_s: float
+    answer: pb.ConverseResponse
+
+
+@dataclass(slots=True)
+class History:
+    """Everything that a client was told in one session, over all its connections."""
+
+    told: list[Told] = field(default_factory=list)
+
+    @property
+    def words(self) -> list[pb.Word]:
+        """The words as they came."""
+        return [word for told in self.told for word in told.answer.captions.words]
+
+    @property
+    def commits_s(self) -> list[float]:
+        """When words came."""
+        return [told.at_s for told in self.told if told.answer.captions.words]
+
+    def count(self, event: str) -> int:
+        """How often a kind of message came."""
+        return sum(told.answer.WhichOneof("event") == event for told in self.told)
+
+
+def violations(history: History, undisturbed: Sequence[str]) -> list[str]:
+    """What was not as promised, each with its clause; nothing, if all was.
+
+    Args:
+        history: Of a session whose engine answers alike when asked alike.
+        undisturbed: The words of the same audio when nothing happens.
+
+    """
+    found = []
+    expected = 0
+    for told in history.told:
+        if told.answer.WhichOneof("event") != "captions":
+            continue
+        captions = told.answer.captions
+        if captions.words and captions.first_word != expected:
+            found.append(f"W1: word {captions.first_word} came where {expected} was due")
+        expected = captions.first_word + len(captions.words)
+    places = [word.start_offset.ToTimedelta() for word in history.words]
+    if any(after < before for before, after in pairwise(places)):
+        found.append("W1: words came out of order")
+    if history.count("finished") != 1 or history.told[-1].answer.WhichOneof("event") != "finished":
+        found.append("W2: the end was not said, or not last, or not once")
+    texts = [word.text for word in history.words]
+    if texts != list(undisturbed):
+        found.append(f"F1: {_difference(texts, undisturbed)}")
+    return found
+
+
+def _difference(texts: Sequence[str], undisturbed: Sequence[str]) -> str:
+    lost = [text for text in undisturbed if text not in texts]
+    added = [text for text in texts if text not in undisturbed]
+    twice = sorted({text for text in texts if texts.count(text) > 1})
+    return f"lost {lost}, added {added}, said twice {twice}, of {len(undisturbed)}"

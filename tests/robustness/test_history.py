@@ -1,0 +1,57 @@
+"""The checker finds what is not as promised."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from tests.robustness.history import History, Told, violations
+from voxmesh.gateway.v1 import gateway_pb2 as pb
+
+UNDISTURBED = ["a", "b", "c"]
+Messages = list[pb.ConverseResponse]
+
+
+def captions(first_word: int, *texts: str) -> pb.ConverseResponse:
+    """Words that start a second apart, as many seconds in as their numbers say."""
+    words = []
+    for number, text in enumerate(texts, first_word):
+        start = Duration()
+        start.FromTimedelta(timedelta(seconds=number))
+        words.append(pb.Word(text=text, start_offset=start))
+    return pb.ConverseResponse(captions=pb.Captions(first_word=first_word, words=words))
+
+
+FINISHED = pb.ConverseResponse(finished=pb.Finished())
+
+
+def judged(messages: Sequence[pb.ConverseResponse]) -> list[str]:
+    history = History([Told(0.0, message) for message in messages])
+    return [violation.partition(":")[0] for violation in violations(history, UNDISTURBED)]
+
+
+def test_what_is_as_promised_is_no_violation() -> None:
+    assert judged([captions(0, "a"), captions(1), captions(1, "b", "c"), FINISHED]) == []
+
+
+@pytest.mark.parametrize(
+    ("messages", "clauses"),
+    [
+        ([captions(0, "a"), captions(2, "c"), FINISHED], ["W1", "F1"]),
+        ([captions(0, "a", "b"), captions(1, "b", "c"), FINISHED], ["W1", "F1"]),
+        ([captions(0, "a", "c", "b"), FINISHED], ["F1"]),
+        ([captions(0, "a", "b", "x"), FINISHED], ["F1"]),
+        ([captions(0, "a", "b", "c")], ["W2"]),
+        ([captions(0, "a", "b", "c"), FINISHED, FINISHED], ["W2"]),
+        ([captions(0, "a"), FINISHED, captions(1, "b", "c")], ["W2"]),
+    ],
+)
+def test_what_is_not_is_found(messages: Messages, clauses: list[str]) -> None:
+    assert judged(messages) == clauses
+
+
+def test_words_that_go_back_in_time_are_found() -> None:
+    later, earlier = captions(5, "a"), captions(1, "b", "c")
+    later.captions.first_word = 0
+    assert judged([later, earlier, FINISHED]) == ["W1"]
