@@ -173,12 +173,13 @@ class _Connection:
                 async with asyncio.TaskGroup() as tasks:
                     receive = tasks.create_task(self._receive(requests), name="converse.receive")
                     leave = tasks.create_task(_leave(wanted), name="converse.leave")
+                    close = tasks.create_task(self._gateway.closing.wait(), name="converse.close")
                     await self._show()
-                    if self._session.transcript.finished and not self._gateway.closing.is_set():
+                    if self._session.transcript.finished:
                         # A resumed session may have ended before. It is ``finish`` that is
                         # answered: gRPC clients lose what comes while they still send.
-                        await receive
-                    for task in (receive, leave):
+                        await asyncio.wait((receive, close), return_when=asyncio.FIRST_COMPLETED)
+                    for task in (receive, leave, close):
                         task.cancel()
             if live.failure is not None:
                 raise live.failure
