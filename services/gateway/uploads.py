@@ -79,15 +79,17 @@ async def receive_upload(request: Request, *, max_bytes: int) -> AsyncIterator[U
         max_part_size=_MAX_FIELD_BYTES,
     )
     try:
-        form = await parser.parse()
-    except ClientDisconnect:
-        raise ClientLeftError from None
-    except MultiPartException as error:
-        raise InvalidRequestError(f"the form cannot be read: {error.message}") from error
-    try:
+        try:
+            form = await parser.parse()
+        except ClientDisconnect:
+            raise ClientLeftError from None
+        except MultiPartException as error:
+            raise InvalidRequestError(f"the form cannot be read: {error.message}") from error
         yield _upload(form)
     finally:
-        await form.close()
+        # Those of the form are among them, and that of a part which ended too early is not in it.
+        for file in parser._files_to_close_on_error:
+            file.close()
 
 
 def _declared_bytes(request: Request) -> int:

@@ -1,6 +1,8 @@
 import asyncio
+import gc
 import json
 import tempfile
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -234,3 +236,14 @@ async def test_a_file_on_disk_is_gone_with_its_request() -> None:
         answer = await client.post("/", files={"file": bytes(2_900_000)})
         assert answer.json()["files"] == {"file": 2_900_000}
         assert list(open_files()) == before
+
+
+async def test_a_form_that_ends_too_early_leaves_no_file_open() -> None:
+    body = part("model", b"a") + part("file", b"12345", filename="a.wav")
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", ResourceWarning)
+        async with receiving() as (_, client):
+            answer = (await client.post("/", content=body, headers=HEADERS)).json()
+        gc.collect()
+    assert answer["files"] == {}
+    assert [str(warning.message) for warning in warned] == []

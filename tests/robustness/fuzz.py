@@ -105,7 +105,7 @@ class Mutator:
     def data(self, valid: bytes) -> bytes:
         """Some bytes, perhaps broken."""
         rng, data = self.rng, bytearray(valid)
-        for _ in range(rng.choice([0, 1, 1, 2, 8])):
+        for _ in range(rng.choice([0, 0, 0, 1, 2, 8])):
             place = rng.randrange(len(data) + 1)
             match rng.randrange(5):
                 case 0:
