@@ -1,6 +1,7 @@
 """The ``voxmesh`` command: its commands and options; the work is done by the modules beside it."""
 
 import asyncio
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -14,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from services.cli import check as checks
-from services.cli import console, demo, download, keys, transcribe
+from services.cli import console, demo, download, transcribe
 from services.cli.live import read_wav
 from services.cli.mesh import Mesh, MeshOptions, PortError, runtime_folder
 from services.cli.supervisor import StartError
-from services.common import models
+from services.common import keys, models
 from services.common.catalogue import CATALOGUE
 
 app = typer.Typer(
@@ -30,6 +31,8 @@ app = typer.Typer(
 )
 
 _DEFAULT_SERVER = "http://127.0.0.1:8000"
+_KEY_BYTES = 32
+"""Of a new API key, all random."""
 
 ModelOption = Annotated[str, typer.Option(help="Name in `voxmesh models`, or a folder.")]
 LanguageOption = Annotated[
@@ -251,8 +254,9 @@ def key(
     name: Annotated[str, typer.Argument(help="Who or what will present it.")],
 ) -> None:
     """Make an API key: the key itself on stderr, the line for GATEWAY_KEYS_FILE on stdout."""
+    secret = secrets.token_urlsafe(_KEY_BYTES)
     try:
-        secret, line = keys.make(name)
+        line = keys.line_of(name, secret)
     except ValueError as error:
         console.fail(str(error))
     typer.echo(f"{secret} is the key of {name}: it is shown this once", err=True)

@@ -1,9 +1,7 @@
 """Who may connect: the keys that clients of many vendors present, each in its own place."""
 
 import asyncio
-import hashlib
 import hmac
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,11 +12,12 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from services.common import keys
+
 log = structlog.get_logger(__name__)
 
 _LOOK_EVERY_S = 1.0
 """How soon a key that was taken out of the file is refused."""
-_LINE = re.compile(r"(?P<name>[\w.@-]{1,64})\s+(?P<digest>[0-9a-f]{64})")
 _SCHEMES = ("token", "bearer")
 _KEY_HEADERS = ("x-api-key", "api-key")
 _KEY_QUERIES = ("token", "api_key")
@@ -33,8 +32,8 @@ class KeysFileError(Exception):
 class Keys:
     """The keys in a file, of which the hashes are known. Without a file, everybody is admitted.
 
-    A line names a key and gives the SHA-256 of it: ``alice 2c26b46b...``. A key is a random text of
-    256 bits (``voxmesh key NAME`` makes one), so that a plain hash tells nothing of it.
+    A line names a key and gives the SHA-256 of it, ``alice 2c26b46b...``, as ``voxmesh key alice``
+    prints it.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -54,7 +53,7 @@ class Keys:
         """Name of the key that is presented; empty: none is needed; None: it is not known."""
         if self._path is None:
             return ""
-        offers = [hashlib.sha256(offer.encode()).digest() for offer in presented]
+        offers = [keys.digest(offer) for offer in presented]
         # Every hash is compared, in constant time: how long it takes tells nothing.
         known = [
             name
@@ -91,14 +90,14 @@ def _read(path: Path) -> dict[str, bytes]:
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
-        found = _LINE.fullmatch(line.strip())
-        if found is None:
+        if (found := keys.parse(line)) is None:
             raise KeysFileError(
                 f"line {number} of {path} is not a name and a SHA-256 in hexadecimal"
             )
-        if found["name"] in names:
-            raise KeysFileError(f"line {number} of {path} names {found['name']} again")
-        names[found["name"]] = bytes.fromhex(found["digest"])
+        name, digest = found
+        if name in names:
+            raise KeysFileError(f"line {number} of {path} names {name} again")
+        names[name] = digest
     return names
 
 

@@ -31,13 +31,13 @@ class Gateway:
         self.settings = settings
         self.keys = Keys(Path(settings.keys_file) if settings.keys_file else None)
         self.pools = Pools(settings.asr_targets)
-        self.resumption = Resumption(settings.resume_s, settings.max_sessions)
         self._vad = open_channel(settings.vad_target)
         self._slots = Slots(settings.max_sessions)
         self._slots_by_key: dict[str, Slots] = {}
         self._draining = False
         self.closing = asyncio.Event()
         """Set when live clients have talked long enough: what they said so far is all there is."""
+        self.resumption = Resumption(settings.resume_s, settings.max_sessions, self.closing)
         self._left = Bell()
 
     @property
@@ -120,7 +120,7 @@ class Gateway:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.pools.discover(), name="gateway.discover")
             tasks.create_task(self.keys.watch(), name="gateway.keys")
-            tasks.create_task(self.resumption.run(self.closing), name="gateway.resumption")
+            tasks.create_task(self.resumption.run(), name="gateway.resumption")
 
     async def close(self) -> None:
         """Close every channel."""

@@ -22,28 +22,23 @@ class _Kept:
 class Resumption:
     """Runs the sessions that may be resumed. ``run`` is their task group, and ends with them."""
 
-    def __init__(self, patience_s: float, max_ended: int) -> None:
+    def __init__(self, patience_s: float, max_ended: int, closing: asyncio.Event) -> None:
         """Create it; nothing is kept before ``run``.
 
         Args:
             patience_s: How long a session is kept that has no connection, in seconds.
             max_ended: Sessions kept although they are over, because their clients may not know.
+            closing: Set when the process is to end: what was said so far is all there is.
 
         """
         self.patience_s = patience_s
         self._max_ended = max_ended
         self._kept: dict[bytes, _Kept] = {}
         self._tasks = asyncio.TaskGroup()
-        self._closing = asyncio.Event()
-
-    async def run(self, closing: asyncio.Event) -> None:
-        """Keep sessions until cancelled.
-
-        Args:
-            closing: Set when the process is to end: what was said so far is all there is.
-
-        """
         self._closing = closing
+
+    async def run(self) -> None:
+        """Keep sessions until cancelled."""
         async with self._tasks:
             await asyncio.Event().wait()
 

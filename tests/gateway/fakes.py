@@ -1,7 +1,6 @@
 """Scripted VAD and ASR services on Unix sockets: they keep the contract and know every answer."""
 
 import asyncio
-import hashlib
 import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from services.common.errors import (
     MeshError,
     OverloadedError,
 )
+from services.common.keys import line_of
 from services.common.rpc import Metadata, Send, bidi
 from services.common.words import Word, words_to_proto
 from services.gateway.app import create_app
@@ -402,8 +402,7 @@ class Mesh:
 
 def write_keys(path: Path, keys: Mapping[str, str]) -> Path:
     """Write the file in which a gateway finds the hashes of keys, given their names."""
-    lines = [f"{name} {hashlib.sha256(key.encode()).hexdigest()}" for name, key in keys.items()]
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(line_of(name, key) for name, key in keys.items()))
     return path
 
 

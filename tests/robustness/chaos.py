@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.report import quantiles
 from services.cli import resuming
 from services.common.channel import open_channel
 from services.common.models import locate
@@ -74,13 +75,13 @@ class Outcome:
 
     def next_commits_s(self) -> list[float]:
         """How long after each kill each session that still spoke committed something again."""
-        return sorted(
+        return [
             min(later) - killed
             for killed in self.killed_s
             for history in self.histories
             if (later := [at for at in history.commits_s if at > killed])
             and any(at < killed for at in history.commits_s)
-        )
+        ]
 
 
 def marked_speech() -> Speech:
@@ -217,10 +218,6 @@ async def _thaw(fleet: Fleet, name: str) -> None:
     fleet.send(name, signal.SIGCONT)
 
 
-def _quantile(values: Sequence[float], share: float) -> float:
-    return values[min(len(values) - 1, int(share * len(values)))] if values else 0.0
-
-
 def main() -> None:
     """Run for as long as asked; the exit code says whether everything was as promised."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -241,11 +238,10 @@ def main() -> None:
             faults=chosen.faults,
         )
     )
-    later_s = outcome.next_commits_s()
     print(
         f"{len(outcome.histories)} sessions of {len(outcome.undisturbed)} words, "
-        f"faults: {dict(outcome.faults)}, next commit after a kill: "
-        f"p50 {_quantile(later_s, 0.5):.2f} s, p95 {_quantile(later_s, 0.95):.2f} s"
+        f"faults: {dict(outcome.faults)}, "
+        f"next commit after a kill, in s: {quantiles(outcome.next_commits_s(), (50, 95))}"
     )
     print("\n".join(outcome.violations) or "everything was as promised")
     raise SystemExit(bool(outcome.violations))

@@ -75,8 +75,13 @@ async def converse(
     if first.WhichOneof("payload") == "resume":
         live = gateway.resumption.find(first.resume.token, caller)
         telemetry.SESSIONS_RESUMED.labels(protocol).inc()
-        connection = _Connection(gateway, live, send, protocol, token=first.resume.token)
-        await connection.hold(requests, num_words=first.resume.num_words)
+        num_words = first.resume.num_words
+        if not 0 <= num_words <= len(live.session.transcript.words):
+            raise InvalidRequestError(f"the transcript has no {num_words} words")
+        connection = _Connection(
+            gateway, live, send, protocol, token=first.resume.token, num_words=num_words
+        )
+        await connection.hold(requests)
         return
     async with AsyncExitStack() as resources:
         live = await _open(gateway, first.open, resources, protocol=protocol, caller=caller)
@@ -136,24 +141,25 @@ class _Connection:
         protocol: str,
         *,
         token: str = "",
+        num_words: int = 0,
     ) -> None:
+        """Prepare to serve a client that has so many words of the transcript."""
         self._gateway = gateway
         self._live = live
         self._session = live.session
         self._send = send
         self._protocol = protocol
         self._token = token
-        self._captions = Captions(live.session.transcript)
+        self._captions = Captions(live.session.transcript, num_words=num_words)
         self._told_bytes = 0
         self._turn = asyncio.Lock()
         """Two tasks send; messages that belong together stay together."""
 
-    async def hold(self, requests: Requests, *, num_words: int = 0) -> None:
+    async def hold(self, requests: Requests) -> None:
         """Serve the client to the end of the connection.
 
         Args:
             requests: What it says after its first message.
-            num_words: Words of the transcript that it has.
 
         Raises:
             MeshError: The session cannot go on, or not here.
@@ -161,10 +167,7 @@ class _Connection:
 
         """
         live = self._live
-        if not 0 <= num_words <= len(self._session.transcript.words):
-            raise InvalidRequestError(f"the transcript has no {num_words} words")
         async with live.connection() as wanted:
-            self._captions = Captions(self._session.transcript, num_words=num_words)
             if live.failure is not None:
                 await self._tell()
                 raise live.failure

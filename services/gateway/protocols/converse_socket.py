@@ -5,10 +5,11 @@ session is refused or cannot go on is said in a last frame, ``{"error": {"code",
 "message", "reason"}}`` in gRPC's terms, with ``retry_after_s`` where it helps to wait.
 """
 
-import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+import grpc
 import structlog
 from google.protobuf import json_format
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -25,6 +26,7 @@ from services.common.errors import (
 from services.common.rpc import RETRY_DELAY_S
 from services.gateway.gateway import Gateway
 from services.gateway.protocols.converse import converse
+from services.gateway.protocols.frames import send_text
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -35,8 +37,6 @@ _NORMAL = 1000
 _REFUSED = 1008
 _INTERNAL = 1011
 _TRY_LATER = 1013
-_SEND_S = 30.0
-"""A client that takes no message for so long is gone."""
 
 
 async def serve(websocket: WebSocket, gateway: Gateway) -> None:
@@ -45,11 +45,7 @@ async def serve(websocket: WebSocket, gateway: Gateway) -> None:
 
     async def send(response: pb.ConverseResponse) -> None:
         text = json_format.MessageToJson(response, indent=None, preserving_proto_field_name=True)
-        try:
-            async with asyncio.timeout(_SEND_S):
-                await websocket.send_text(text)
-        except (WebSocketDisconnect, TimeoutError):
-            raise ClientLeftError from None
+        await send_text(websocket, text)
 
     caller = websocket.state.caller
     try:
@@ -91,14 +87,12 @@ def _closing_code(error: MeshError) -> int:
 
 async def _close(websocket: WebSocket, code: int, error: MeshError | None) -> None:
     """Say why, and hang up."""
-    told: dict[str, object] = {"code": 13, "status": "INTERNAL", "message": "internal error"}
+    status = error.code if error else grpc.StatusCode.INTERNAL
+    told = {"code": status.value[0], "status": status.name, "message": "internal error"}
     if error is not None:
-        number: int = error.code.value[0]
-        told = {"code": number, "status": error.code.name, "message": str(error)}
-        told["reason"] = error.reason
-        if isinstance(error, OverloadedError):
-            told["retry_after_s"] = RETRY_DELAY_S
-    with suppress(WebSocketDisconnect, TimeoutError):
-        async with asyncio.timeout(_SEND_S):
-            await websocket.send_json({"error": told})
-            await websocket.close(code)
+        told |= {"message": str(error), "reason": error.reason}
+    if isinstance(error, OverloadedError):
+        told["retry_after_s"] = RETRY_DELAY_S
+    with suppress(WebSocketDisconnect, ClientLeftError):
+        await send_text(websocket, json.dumps({"error": told}))
+        await websocket.close(code)

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, suppress
 
 import structlog
 from starlette.responses import JSONResponse
@@ -20,6 +20,7 @@ from services.common.errors import (
 from services.gateway.decoder import ContainerFormat, open_decoder
 from services.gateway.gateway import Gateway
 from services.gateway.inbox import Inbox
+from services.gateway.protocols.frames import send_text
 from services.gateway.protocols.wlk_view import Message, View
 from services.gateway.session import Session, SessionConfig
 from services.gateway.tasks import first_error
@@ -35,8 +36,6 @@ _LAG_S = 1.0
 """Between two messages of which the later only says how far behind the transcript is."""
 _BYTES_PER_S = 64_000
 """The whole transcript is sent again with every change: the longer it is, the rarer."""
-_SEND_S = 30.0
-"""A client that takes no message for so long is gone."""
 _MAGIC_BYTES = 12
 _REQUEST_CHARS = 100
 """Longer text is no request that is known."""
@@ -109,8 +108,10 @@ class _Connection:
             ClientLeftError: It left.
 
         """
-        with _leaving():
+        try:
             await self._websocket.accept()
+        except WebSocketDisconnect:
+            raise ClientLeftError from None
         await self._send({"type": "config", "useAudioWorklet": self._pcm, "mode": self._mode})
         async with asyncio.TaskGroup() as tasks:
             receive = tasks.create_task(self._receive(), name="wlk.receive")
@@ -239,21 +240,11 @@ class _Connection:
 
         """
         text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
-        with _leaving():
-            async with asyncio.timeout(_SEND_S):
-                await self._websocket.send_text(text)
+        await send_text(self._websocket, text)
         size = len(text.encode())
         telemetry.MESSAGES_SENT.labels(PROTOCOL).inc()
         telemetry.BYTES_SENT.labels(PROTOCOL).inc(size)
         return size
-
-
-@contextmanager
-def _leaving() -> Iterator[None]:
-    try:
-        yield
-    except (WebSocketDisconnect, TimeoutError):
-        raise ClientLeftError from None
 
 
 def _asks_for_snapshot(text: str) -> bool:
