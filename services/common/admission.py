@@ -25,6 +25,16 @@ class Slots:
         """Slots in use."""
         return self._taken
 
+    def check(self) -> None:
+        """See whether one is left.
+
+        Raises:
+            OverloadedError: Every slot is taken.
+
+        """
+        if self._taken >= self._limit:
+            raise OverloadedError(f"all {self._limit} slots are taken")
+
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Hold a slot for the length of the ``with`` block.
@@ -33,8 +43,7 @@ class Slots:
             OverloadedError: Every slot is taken.
 
         """
-        if self._taken >= self._limit:
-            raise OverloadedError(f"all {self._limit} slots are taken")
+        self.check()
         self._taken += 1
         try:
             yield

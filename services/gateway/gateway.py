@@ -1,8 +1,8 @@
 """What all protocols share: settings, pools, and the sessions that are open."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,20 +50,33 @@ class Gateway:
         """Sessions that are served now, those among them that wait for their clients."""
         return self._slots.taken
 
-    @contextmanager
-    def session(self, config: SessionConfig) -> Iterator[Session]:
-        """Open a session and hold its slot for the length of the ``with`` block.
+    def check_room(self, caller: str) -> None:
+        """Refuse now, before an upload is read, what would be refused after it.
 
         Raises:
-            NotFoundError: No pool serves the model.
-            InvalidRequestError: The model lacks the language or the task.
             OverloadedError: As many sessions are open as the gateway serves, or serves this key.
             DrainingError: The gateway is stopping.
-            UpstreamError: No recogniser has been reached yet.
 
         """
         if self._draining:
             raise DrainingError("the gateway is stopping")
+        self._slots.check()
+        self._slots_of(caller).check()
+
+    @asynccontextmanager
+    async def session(self, config: SessionConfig) -> AsyncIterator[Session]:
+        """Open a session and hold its slot for the length of the ``async with`` block.
+
+        Raises:
+            NotFoundError: No pool serves the model.
+            InvalidRequestError: The model lacks the language or the task.
+            OverloadedError: As many sessions are open as the gateway serves, or serves this key, or
+                the recognisers have no room.
+            DrainingError: The gateway is stopping.
+            UpstreamError: No recogniser has been reached yet.
+
+        """
+        self.check_room(config.caller)
         pool, info = self.pools.choose(config.model)
         language = (config.language_code or self.settings.language).partition("-")[0].lower()
         info.check(language, config.task)
@@ -73,9 +86,13 @@ class Gateway:
             self._slots_of(config.caller).hold(),
             telemetry.SESSIONS.labels(config.protocol).track_inprogress(),
         ):
+            limits = self._limits(config.pace)
+            session = Session(resolved, limits, vad=self._vad, asr=pool.channel)
             try:
-                yield Session(resolved, self._limits(config.pace), vad=self._vad, asr=pool.channel)
+                await session.admit()
+                yield session
             finally:
+                session.close()
                 self._left.ring()
 
     def _slots_of(self, caller: str) -> Slots:

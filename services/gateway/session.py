@@ -106,6 +106,21 @@ class Session:
             notify=self._notify,
         )
 
+    async def admit(self) -> None:
+        """Find a recogniser for the session.
+
+        Raises:
+            OverloadedError: None has room.
+            MeshError: The recogniser refuses for good.
+
+        """
+        with structlog.contextvars.bound_contextvars(session_id=self.config.session_id):
+            await self._asr.admit()
+
+    def close(self) -> None:
+        """Let go of what ``admit`` found, if ``run`` was never called."""
+        self._asr.close()
+
     async def run(self, audio: AsyncIterator[bytes]) -> None:
         """Transcribe the audio; return when everything said is in ``transcript``.
 

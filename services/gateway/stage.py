@@ -8,6 +8,7 @@ import grpc.aio
 import structlog
 
 from services.common import telemetry
+from services.common.errors import OverloadedError
 from services.common.ring import Ring
 from services.common.timeline import samples_of_ms
 from services.gateway.recovery import (
@@ -44,6 +45,9 @@ UNANSWERED_SAMPLES = samples_of_ms(3000)
 
 _MAX_REFUSALS = 3
 """Replicas that may not understand a checkpoint before it is given up."""
+
+_ADMISSIONS = 3
+"""Replicas that are asked for room before a session is refused for want of it."""
 
 
 class Stage(Generic[RequestT, ResponseT]):
@@ -85,6 +89,8 @@ class Stage(Generic[RequestT, ResponseT]):
         self._moved = moved
         self._recovery = Recovery(upstream.name, patience.lost_s, notify)
         self._bell = Bell()
+        self._admitted: Call[RequestT, ResponseT] | None = None
+        """The first stream, while it waits for ``run``."""
         self._checkpoint: stage_pb2.Checkpoint | None = None
         self._first_sample = 0
         """Where a stream starts that has no checkpoint."""
@@ -126,6 +132,33 @@ class Stage(Generic[RequestT, ResponseT]):
         """The route has grown."""
         self._bell.ring()
 
+    async def admit(self) -> None:
+        """Open the first stream, so that a session without room is refused before it begins.
+
+        A stage that cannot be reached refuses nobody: ``run`` goes on trying.
+
+        Raises:
+            OverloadedError: Several replicas have no room.
+            MeshError: The stage refuses for good.
+
+        """
+        for _ in range(_ADMISSIONS):
+            try:
+                self._admitted = await self._open()
+            except StreamLostError as lost:
+                if lost.reason != "overloaded":
+                    await self._recover_from(lost)
+                    return
+                refused = lost
+            else:
+                return
+        raise OverloadedError(str(refused)) from refused
+
+    def close(self) -> None:
+        """Give the first stream up, if ``run`` was never called."""
+        if self._admitted is not None:
+            self._admitted.cancel()
+
     async def run(self) -> None:
         """Follow the route to its end; return when the stage has said ``finished``.
 
@@ -133,7 +166,7 @@ class Stage(Generic[RequestT, ResponseT]):
             MeshError: The stage refuses for good, or has been lost for too long.
 
         """
-        call = await self._connect()
+        call, self._admitted = self._admitted or await self._connect(), None
         while True:
             try:
                 successor = await self._follow(call)

@@ -46,7 +46,7 @@ class Upload:
 async def receive_upload(request: Request, *, max_bytes: int) -> AsyncIterator[Upload]:
     """Receive a form; its files are gone when the context ends.
 
-    While the body is on its way, ``request.state.body_pending`` is true.
+    Once the body has come, ``request.state.body_pending`` is false.
 
     Raises:
         UploadTooLargeError: The body is larger than allowed: by its own word before any of it is
@@ -55,7 +55,6 @@ async def receive_upload(request: Request, *, max_bytes: int) -> AsyncIterator[U
         ClientLeftError: The client left before all of it had come.
 
     """
-    request.state.body_pending = True
     too_large = UploadTooLargeError(f"the upload is limited to {max_bytes} bytes")
     if _declared_bytes(request) > max_bytes:
         raise too_large

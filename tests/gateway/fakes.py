@@ -123,7 +123,6 @@ class FakeVad(vad_pb2_grpc.VadServiceServicer):
         self.streams += 1
         self.live += 1
         try:
-            self.faults.refuse()
             async with asyncio.TaskGroup() as tasks:
                 leave = tasks.create_task(self._leave(send))
                 await self._serve(requests, send)
@@ -141,6 +140,7 @@ class FakeVad(vad_pb2_grpc.VadServiceServicer):
         async for request in requests:
             match request.WhichOneof("payload"):
                 case "open":
+                    self.faults.refuse()
                     end = through = saved = request.open.first_sample
                     await send(vad_pb2.DetectResponse(opened=vad_pb2.Opened()))
                     continue
@@ -249,7 +249,6 @@ class FakeAsr(asr_pb2_grpc.AsrServiceServicer):
     ) -> None:
         self.live += 1
         try:
-            self.faults.refuse()
             async with asyncio.TaskGroup() as tasks:
                 leave = tasks.create_task(self._leave(send))
                 await self._serve(requests, send)
@@ -267,6 +266,7 @@ class FakeAsr(asr_pb2_grpc.AsrServiceServicer):
         heard: Heard | None = None
         async for request in requests:
             if request.WhichOneof("payload") == "open":
+                self.faults.refuse()
                 heard = await self._open(request.open, send)
                 continue
             assert heard is not None

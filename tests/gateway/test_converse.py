@@ -164,18 +164,6 @@ async def test_messages_out_of_place_are_refused(requests: list[pb.ConverseReque
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_full_gateway_says_when_to_come_back() -> None:
-    """O1."""
-    async with gateway_stub(max_sessions=1) as (_, stub):
-        call = stub.Converse()
-        await call.write(pb.ConverseRequest(open=PCM))
-        await call.read()
-        error = await refusal(stub, pb.ConverseRequest(open=PCM))
-        call.cancel()
-    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert details_of(error)[1].Unpack(error_details_pb2.RetryInfo())
-
-
 @pytest.mark.parametrize(
     ("metadata", "admitted"),
     [

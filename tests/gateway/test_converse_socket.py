@@ -105,21 +105,6 @@ async def test_what_cannot_be_served_is_refused_with_a_reason(
     assert socket.close_code == close_code
 
 
-async def test_a_client_for_whom_there_is_no_room_is_told_to_try_later() -> None:
-    async with (
-        socket_url(max_sessions=1) as url,
-        client(url) as first,
-        client(url) as second,
-    ):
-        await first.send(json.dumps(OPEN))
-        await first.recv()
-        await second.send(json.dumps(OPEN))
-        [refusal] = await rest(second)
-        assert refusal["error"]["status"] == "RESOURCE_EXHAUSTED"
-        assert refusal["error"]["retry_after_s"] > 0
-        assert second.close_code == 1013
-
-
 async def test_a_client_without_a_key_is_refused_at_the_handshake() -> None:
     async with socket_url(keys={"alice": "a"}) as url:
         with pytest.raises(InvalidStatus) as refused:

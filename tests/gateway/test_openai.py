@@ -330,20 +330,6 @@ async def test_a_file_cut_off_is_transcribed_as_far_as_it_goes() -> None:
     assert answer.json()["text"] == "Hello there."
 
 
-async def test_all_slots_taken_is_too_many_requests() -> None:
-    async with serving(max_sessions=1) as (client, mesh):
-        mesh.asr.faults.gate.clear()
-        first = asyncio.create_task(client.transcribe(), name="test.first")
-        await until(lambda: bool(mesh.asr.streams))
-        answer = await client.transcribe()
-        assert answer.status_code == 429
-        error = refusal(answer)
-        assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
-        assert int(answer.headers["retry-after"]) >= 1
-        mesh.asr.faults.gate.set()
-        assert (await first).json()["text"] == TEXT
-
-
 async def test_a_draining_gateway_asks_to_come_again() -> None:
     async with serving() as (client, mesh):
         await mesh.gateway.drain(0)

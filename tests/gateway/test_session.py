@@ -34,7 +34,7 @@ def config(**fields: object) -> SessionConfig:
 
 
 async def transcribe(mesh: Mesh, audio: AsyncIterator[bytes], **fields: object) -> Session:
-    with mesh.gateway.session(config(**fields)) as session:
+    async with mesh.gateway.session(config(**fields)) as session:
         async with asyncio.timeout(60):
             await session.run(audio)
     return session
@@ -123,17 +123,16 @@ async def test_a_long_recording_is_fed_no_faster_than_it_is_kept() -> None:
     """O2. P12: a stage that stands still for 90 s of audio loses nothing of it."""
     vad, asr = script(*range(1, 110, 2))
     asr.faults.gate.clear()
-    async with running(vad, asr) as mesh:
-        with mesh.gateway.session(config(pace=Pace.FILE)) as session:
-            run = asyncio.create_task(session.run(silence(115)))
-            await asyncio.sleep(1.0)  # longer than it takes to fill the ring
-            kept = session.transcript.received_sample
-            assert kept <= 61 * RATE, "the ring, and the silence before the first word"
-            await asyncio.sleep(0.2)
-            assert session.transcript.received_sample == kept, "the client waits"
-            asr.faults.gate.set()
-            async with asyncio.timeout(30):
-                await run
+    async with running(vad, asr) as mesh, mesh.gateway.session(config(pace=Pace.FILE)) as session:
+        run = asyncio.create_task(session.run(silence(115)))
+        await asyncio.sleep(1.0)  # longer than it takes to fill the ring
+        kept = session.transcript.received_sample
+        assert kept <= 61 * RATE, "the ring, and the silence before the first word"
+        await asyncio.sleep(0.2)
+        assert session.transcript.received_sample == kept, "the client waits"
+        asr.faults.gate.set()
+        async with asyncio.timeout(30):
+            await run
     assert list(session.transcript.words) == asr.words
 
 
@@ -176,16 +175,15 @@ async def test_a_recogniser_that_is_killed_anywhere_loses_nothing() -> None:
                 yield block
                 await asyncio.sleep(0.002)  # so that there is a middle to kill it in
 
-        async with running(vad, asr) as mesh:
-            with mesh.gateway.session(config()) as session:
-                run = asyncio.create_task(session.run(slowly()))
-                for _ in range(3):
-                    await asyncio.sleep(0.1 + chance.random() * 0.2)
-                    await mesh.asr_replica.kill()
-                    await asyncio.sleep(chance.random() * 0.2)
-                    await mesh.asr_replica.start()
-                async with asyncio.timeout(30):
-                    await run
+        async with running(vad, asr) as mesh, mesh.gateway.session(config()) as session:
+            run = asyncio.create_task(session.run(slowly()))
+            for _ in range(3):
+                await asyncio.sleep(0.1 + chance.random() * 0.2)
+                await mesh.asr_replica.kill()
+                await asyncio.sleep(chance.random() * 0.2)
+                await mesh.asr_replica.start()
+            async with asyncio.timeout(30):
+                await run
         assert list(session.transcript.words) == asr.words
 
 
@@ -220,7 +218,7 @@ async def test_a_vad_that_is_lost_in_the_middle_leaves_no_hole() -> None:
     vad.faults.once = {6 * RATE: DeviceError("lost")}
     async with running(vad, asr, vad_patience_s=0.2) as mesh:
         vad.faults.always = {}
-        with mesh.gateway.session(config()) as session:
+        async with mesh.gateway.session(config()) as session:
 
             async def audio() -> AsyncIterator[bytes]:
                 sent = 0
@@ -320,25 +318,19 @@ async def test_a_session_ends_at_its_limit() -> None:
 async def test_one_session_more_than_there_is_room_for_is_refused() -> None:
     """O1."""
     async with running(*script(), max_sessions=1) as mesh:
-        with (
-            mesh.gateway.session(config()),
-            pytest.raises(OverloadedError),
-            mesh.gateway.session(config()),
-        ):
-            pass
+        async with mesh.gateway.session(config()):
+            with pytest.raises(OverloadedError):
+                await transcribe(mesh, silence(0.1))
         await transcribe(mesh, silence(0.1))
         await transcribe(mesh, silence(0.1))
 
 
 async def test_what_no_pool_can_do_is_refused_before_it_starts() -> None:
     async with running(*script()) as mesh:
-        with pytest.raises(NotFoundError, match="fake"), mesh.gateway.session(config(model="x")):
-            pass
-        with (
-            pytest.raises(InvalidRequestError, match="en, fr"),
-            mesh.gateway.session(config(language_code="de")),
-        ):
-            pass
+        with pytest.raises(NotFoundError, match="fake"):
+            await transcribe(mesh, silence(0.1), model="x")
+        with pytest.raises(InvalidRequestError, match="en, fr"):
+            await transcribe(mesh, silence(0.1), language_code="de")
 
 
 async def test_sessions_in_two_languages_do_not_meet() -> None:
@@ -379,17 +371,16 @@ async def test_a_flush_returns_when_everything_received_is_decided() -> None:
         async for block in silence(4):
             yield block
 
-    async with running(vad, asr) as mesh:
-        with mesh.gateway.session(config()) as session:
-            run = asyncio.create_task(session.run(audio()))
-            await sent.wait()
-            async with asyncio.timeout(5):
-                await session.flush()
-                assert text_of(session.transcript.words) == " w0 w1"
-                await session.flush()
-            assert session.transcript.committed_sample <= session.transcript.decoded_sample
-            done.set()
-            await run
+    async with running(vad, asr) as mesh, mesh.gateway.session(config()) as session:
+        run = asyncio.create_task(session.run(audio()))
+        await sent.wait()
+        async with asyncio.timeout(5):
+            await session.flush()
+            assert text_of(session.transcript.words) == " w0 w1"
+            await session.flush()
+        assert session.transcript.committed_sample <= session.transcript.decoded_sample
+        done.set()
+        await run
     assert list(session.transcript.words) == words
 
 
@@ -400,28 +391,26 @@ async def test_a_flush_before_any_audio_returns() -> None:
         await asking.wait()
         yield bytes(3200)
 
-    async with running(*script()) as mesh:
-        with mesh.gateway.session(config()) as session:
-            run = asyncio.create_task(session.run(audio()))
-            async with asyncio.timeout(5):
-                await session.flush()
-            asking.set()
-            await run
+    async with running(*script()) as mesh, mesh.gateway.session(config()) as session:
+        run = asyncio.create_task(session.run(audio()))
+        async with asyncio.timeout(5):
+            await session.flush()
+        asking.set()
+        await run
 
 
 async def test_readers_are_told_of_what_changed_and_of_the_end() -> None:
     vad, asr = script(1.0, 2.0)
-    async with running(vad, asr) as mesh:
-        with mesh.gateway.session(config()) as session:
-            run = asyncio.create_task(session.run(silence(5)))
-            seen = -1
-            texts = []
-            while not session.ended:
-                seen = await session.changed(seen, timeout_s=5)
-                texts.append(text_of(session.transcript.words))
-            await run
-            assert await session.changed(seen) == seen, "the end never blocks"
-            assert await session.changed(-1, timeout_s=0.01) == seen
+    async with running(vad, asr) as mesh, mesh.gateway.session(config()) as session:
+        run = asyncio.create_task(session.run(silence(5)))
+        seen = -1
+        texts = []
+        while not session.ended:
+            seen = await session.changed(seen, timeout_s=5)
+            texts.append(text_of(session.transcript.words))
+        await run
+        assert await session.changed(seen) == seen, "the end never blocks"
+        assert await session.changed(-1, timeout_s=0.01) == seen
     assert texts[-1] == " w0 w1"
 
 
@@ -450,7 +439,7 @@ async def test_sessions_that_are_dropped_leave_no_task_behind() -> None:
         before = len(asyncio.all_tasks())
 
         async def cut(number: int) -> None:
-            with mesh.gateway.session(config(session_id=str(number))) as session:
+            async with mesh.gateway.session(config(session_id=str(number))) as session:
                 run = asyncio.create_task(session.run(endless()))
                 await asyncio.sleep(0.001 * (number % 50))
                 run.cancel()
@@ -484,7 +473,7 @@ async def test_recordings_are_waited_for_longer_than_live_audio() -> None:
     async with running(*script(), stall_s=3, file_stall_s=77) as mesh:
         stalls = {}
         for pace in Pace:
-            with mesh.gateway.session(config(pace=pace)) as session:
+            async with mesh.gateway.session(config(pace=pace)) as session:
                 stalls[pace] = session._limits.asr_patience.stall_s
     assert stalls == {Pace.LIVE: 3, Pace.FILE: 77}
 

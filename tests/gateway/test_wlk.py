@@ -418,15 +418,6 @@ async def test_clients_that_vanish_leave_nothing_behind() -> None:
             await client.finish()
 
 
-async def test_a_full_gateway_refuses_the_handshake() -> None:
-    """O1."""
-    async with mesh_at_port(max_sessions=1) as (_, port), asr_client(port):
-        with pytest.raises(InvalidStatus) as refused:
-            async with asr_client(port):
-                pass
-    assert refused.value.response.status_code == 503
-
-
 async def test_a_stopping_gateway_brings_the_last_words_home() -> None:
     async with mesh_at_port(0.5, 1.5) as (mesh, port), asr_client(port) as client:
         await client.say(2)

@@ -217,7 +217,7 @@ async def mesh_of(
 
 @asynccontextmanager
 async def session(gateway: Gateway, pace: Pace = Pace.LIVE) -> AsyncIterator[Session]:
-    with gateway.session(SessionConfig("s1", "test", pace=pace)) as opened:
+    async with gateway.session(SessionConfig("s1", "test", pace=pace)) as opened:
         yield opened
 
 
@@ -320,9 +320,11 @@ class SlowToOpen(FakeAsr):
 
 @flips("GATEWAY", open_timeout_s={0.1: ["DEGRADED", "RECOVERED"], 20: []})
 async def test_a_stage_that_does_not_accept_a_stream_in_time_is_tried_again(flip: Flip) -> None:
-    async with mesh_of(0.5, asr=SlowToOpen, open_timeout_s=flip.value) as mesh:
-        with mesh.gateway.session(SessionConfig("s1", "test")) as opened:
-            await opened.run(silence(1))
+    async with (
+        mesh_of(0.5, asr=SlowToOpen, open_timeout_s=flip.value) as mesh,
+        session(mesh.gateway) as opened,
+    ):
+        await opened.run(silence(1))
     assert [notice.code for notice in opened.transcript.notices] == flip.effect
 
 
@@ -331,7 +333,7 @@ async def test_another_replica_is_asked_when_one_takes_its_time(flip: Flip) -> N
     """F3."""
     options = {"open_timeout_s": AWHILE_S / 2, "hedge_s": flip.value}
     async with mesh_of(0.5, asr=SlowToOpen, **options) as mesh:
-        with mesh.gateway.session(SessionConfig("s1", "test")) as opened:
+        async with session(mesh.gateway) as opened:
             await opened.run(silence(1))
         await until(lambda: not mesh.asr.live)
     assert [notice.code for notice in opened.transcript.notices] == flip.effect

@@ -123,7 +123,7 @@ async def _open(
         frame_threshold=frame_threshold,
     )
     audio_format = _format(opening)
-    session = resources.enter_context(gateway.session(config))
+    session = await resources.enter_async_context(gateway.session(config))
     decoder = await resources.enter_async_context(
         open_decoder(audio_format, max_duration_s=gateway.settings.max_session_s)
     )

@@ -107,13 +107,14 @@ def problem_of(error: Exception) -> Problem:
 def answering(endpoint: Endpoint) -> Endpoint:
     """Give every request an id, and turn what its endpoint raises into a response.
 
-    The id is ``request.state.request_id``, without the prefix that the client sees.
+    The id is ``request.state.request_id``, without the prefix that the client sees. An endpoint
+    that has read the whole body says so with ``request.state.body_pending = False``.
     """
 
     async def answer(request: Request) -> Response:
         request_id = uuid.uuid4().hex
         request.state.request_id = request_id
-        request.state.body_pending = False
+        request.state.body_pending = request.method == "POST"
         try:
             response = await endpoint(request)
         except ClientLeftError:

@@ -62,6 +62,7 @@ async def _translations(gateway: Gateway, request: Request) -> Response:
 
 
 async def _serve(gateway: Gateway, request: Request, task: Task) -> Response:
+    gateway.check_room(request.state.caller)
     limit = gateway.settings.max_upload_bytes
     async with receive_upload(request, max_bytes=limit) as upload:
         wish = read_wish(upload)
@@ -84,11 +85,12 @@ async def _transcribe(gateway: Gateway, request: Request, wish: Wish, task: Task
         pace=Pace.FILE,
         temperature=wish.temperature,
     )
-    with gateway.session(config) as session, first_error():
-        async with asyncio.TaskGroup() as tasks:
-            leave = tasks.create_task(_leave(request), name="openai.leave")
-            await _run(gateway, session, wish.file)
-            leave.cancel()
+    async with gateway.session(config) as session:
+        with first_error():
+            async with asyncio.TaskGroup() as tasks:
+                leave = tasks.create_task(_leave(request), name="openai.leave")
+                await _run(gateway, session, wish.file)
+                leave.cancel()
     return Spoken.of(session.transcript, _language(session, info, task))
 
 

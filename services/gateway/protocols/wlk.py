@@ -4,7 +4,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 from starlette.responses import JSONResponse
@@ -52,11 +52,11 @@ async def serve(websocket: WebSocket, gateway: Gateway) -> None:
         language_code="" if language == "auto" else language,
         model=query.get("model", ""),
     )
-    with ExitStack() as slot:
+    async with AsyncExitStack() as slot:
         try:
             if target := query.get("target_language", ""):
                 raise InvalidRequestError(f"no translator is connected for language {target!r}")
-            session = slot.enter_context(gateway.session(config))
+            session = await slot.enter_async_context(gateway.session(config))
         except (InvalidRequestError, NotFoundError) as error:
             await _reject(websocket, str(error))
             return
@@ -81,7 +81,7 @@ class _Connection:
     """A client and its session. Three tasks: one receives, one transcribes, one sends."""
 
     def __init__(
-        self, websocket: WebSocket, gateway: Gateway, session: Session, slot: ExitStack
+        self, websocket: WebSocket, gateway: Gateway, session: Session, slot: AsyncExitStack
     ) -> None:
         self._websocket = websocket
         self._gateway = gateway
@@ -119,7 +119,7 @@ class _Connection:
             close = tasks.create_task(self._close(), name="wlk.close")
             await self._show()
             close.cancel()
-            self._slot.close()
+            await self._slot.aclose()
             # The client closes; one that does not is not waited for for ever.
             await asyncio.wait((receive,), timeout=self._settings.idle_s)
             receive.cancel()
