@@ -10,12 +10,14 @@ from google.rpc import error_details_pb2
 
 from services.common.errors import DeviceError
 from tests.gateway.conversing import (
+    FINISH,
     PCM,
     audio,
     converse,
     details_of,
     gateway_stub,
     kinds,
+    opened,
     read,
     refusal,
     words_of,
@@ -224,3 +226,18 @@ async def test_clients_that_leave_take_everything_with_them() -> None:
             while mesh.asr.live or mesh.vad.live:  # noqa: ASYNC110 -- nobody says when a stream is gone
                 await asyncio.sleep(0.05)
         assert kinds(await converse(stub, PCM, audio(1)))[-1] == "finished"
+
+
+async def test_a_client_that_sends_too_many_messages_is_read_more_slowly_and_loses_none() -> None:
+    """O2."""
+    async with gateway_stub(0.5, max_messages_per_s=1) as (mesh, stub):
+        call, told = await opened(stub)
+        live = mesh.gateway.resumption.find(told.resume_token, "")
+        for _ in range(2):
+            await call.write(pb.ConverseRequest(audio=bytes(RATE * 2)))
+        await asyncio.sleep(0.3)  # for both to be taken
+        assert live.received_bytes == RATE * 2
+        await call.write(FINISH)
+        answers = await read(call, until="finished")
+    assert words_of(answers) == [" w0"]
+    assert live.received_bytes == 2 * RATE * 2

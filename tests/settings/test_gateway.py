@@ -443,6 +443,16 @@ async def test_so_much_is_taken_from_a_client_ahead_of_its_session(flip: Flip) -
             assert client.taken == beyond + flip.effect
 
 
+@flips("GATEWAY", max_messages_per_s={1: 3, 100_000: 62})
+async def test_a_client_that_sends_too_many_messages_is_read_more_slowly(flip: Flip) -> None:
+    """O2."""
+    client = Client([bytes(320)] * 60)  # and two more that it is asked for: first, and in vain
+    async with mesh_of(max_messages_per_s=flip.value) as mesh, client.connected(mesh.gateway):
+        await until(lambda: client.taken >= flip.effect)
+        await asyncio.sleep(0.3)  # for more to be taken
+        assert client.taken == flip.effect
+
+
 @flips("GATEWAY", max_sessions_per_key={1: ["alice"], 0: []})
 async def test_a_key_that_has_enough_sessions_gets_no_other(flip: Flip) -> None:
     refused = []

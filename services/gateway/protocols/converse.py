@@ -26,6 +26,7 @@ from services.gateway.protocols.converse_view import Captions
 from services.gateway.session import SessionConfig, Task
 from services.gateway.session_config import Policy
 from services.gateway.tasks import first_error
+from services.gateway.throttle import Throttle
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 
 _NEWS_S = 1.0
@@ -152,6 +153,7 @@ class _Connection:
         self._token = token
         self._captions = Captions(live.session.transcript, num_words=num_words)
         self._told_bytes = 0
+        self._throttle = Throttle(gateway.settings.max_messages_per_s)
         self._turn = asyncio.Lock()
         """Two tasks send; messages that belong together stay together."""
 
@@ -218,6 +220,7 @@ class _Connection:
                 raise ClientLeftError from None
             except TimeoutError:
                 break
+            await self._throttle.admit()
             match request.WhichOneof("payload"):
                 case "audio":
                     await self._live.write(request.audio)

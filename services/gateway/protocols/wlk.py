@@ -24,6 +24,7 @@ from services.gateway.protocols.frames import send_text
 from services.gateway.protocols.wlk_view import Message, View
 from services.gateway.session import Session, SessionConfig
 from services.gateway.tasks import first_error
+from services.gateway.throttle import Throttle
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +93,7 @@ class _Connection:
         self._pcm = self._settings.pcm_input
         if (input_format := websocket.query_params.get("format")) is not None:
             self._pcm = input_format == "pcm"
+        self._throttle = Throttle(self._settings.max_messages_per_s)
         self._inbox = Inbox(self._settings.inbox_bytes)
         self._over = asyncio.Event()
         self._failure = ""
@@ -157,6 +159,7 @@ class _Connection:
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
                 raise ClientLeftError
+            await self._throttle.admit()
             if (data := message.get("bytes")) is not None:
                 return bytes(data)
             if _asks_for_snapshot(message.get("text") or ""):
