@@ -14,7 +14,7 @@ from services.common.timeline import samples, samples_of_ms
 from services.gateway.auth import Keys
 from services.gateway.config import Settings
 from services.gateway.pools import ModelInfo, Pools
-from services.gateway.recovery import Patience
+from services.gateway.recovery import Patience, Replicas
 from services.gateway.resumption import Resumption
 from services.gateway.session import Pace, Session, SessionConfig, SessionLimits
 from services.gateway.tasks import Bell
@@ -31,7 +31,7 @@ class Gateway:
         self.settings = settings
         self.keys = Keys(Path(settings.keys_file) if settings.keys_file else None)
         self.pools = Pools(settings.asr_targets)
-        self._vad = open_channel(settings.vad_target)
+        self._vad = Replicas(open_channel(settings.vad_target))
         self._slots = Slots(settings.max_sessions)
         self._slots_by_key: dict[str, Slots] = {}
         self._draining = False
@@ -87,7 +87,7 @@ class Gateway:
             telemetry.SESSIONS.labels(config.protocol).track_inprogress(),
         ):
             limits = self._limits(config.pace)
-            session = Session(resolved, limits, vad=self._vad, asr=pool.channel)
+            session = Session(resolved, limits, vad=self._vad, asr=pool.replicas)
             try:
                 await session.admit()
                 yield session
@@ -106,7 +106,7 @@ class Gateway:
     async def ready(self) -> dict[str, bool]:
         """Whether each stage answers its health check: ``{"vad": bool, "asr": bool}``."""
         vad, asr = await asyncio.gather(
-            serves(self._vad, _VAD_SERVICE, timeout_s=_PROBE_S),
+            serves(self._vad.channel, _VAD_SERVICE, timeout_s=_PROBE_S),
             self.pools.default.ready(timeout_s=_PROBE_S),
         )
         return {"vad": vad, "asr": asr}
@@ -141,7 +141,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Close every channel."""
-        await asyncio.gather(self._vad.close(), self.pools.close())
+        await asyncio.gather(self._vad.channel.close(), self.pools.close())
 
     def _limits(self, pace: Pace) -> SessionLimits:
         settings = self.settings

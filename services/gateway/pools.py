@@ -9,6 +9,7 @@ import structlog
 
 from services.common.channel import open_channel, serves
 from services.common.errors import InvalidRequestError, NotFoundError, UpstreamError
+from services.gateway.recovery import Replicas
 from services.gateway.session_config import Task
 from services.gateway.upstream import TASKS
 from voxmesh.asr.v1 import asr_pb2, asr_pb2_grpc
@@ -69,13 +70,13 @@ class Pool:
 
     def __init__(self, target: str) -> None:
         self.target = target
-        self.channel: grpc.aio.Channel = open_channel(target)
+        self.replicas = Replicas(open_channel(target))
         self.info: ModelInfo | None = None
         """What it can do; unknown until it has been reached."""
 
     async def describe(self) -> None:
         """Ask the pool what it can do; no answer changes nothing."""
-        stub = asr_pb2_grpc.AsrServiceStub(self.channel)
+        stub = asr_pb2_grpc.AsrServiceStub(self.replicas.channel)
         try:
             answer = await stub.Describe(
                 asr_pb2.DescribeRequest(), timeout=_DESCRIBE_S, wait_for_ready=True
@@ -91,7 +92,7 @@ class Pool:
 
     async def ready(self, *, timeout_s: float) -> bool:
         """Whether a replica is healthy."""
-        return await serves(self.channel, _SERVICE, timeout_s=timeout_s)
+        return await serves(self.replicas.channel, _SERVICE, timeout_s=timeout_s)
 
 
 class Pools:
@@ -145,4 +146,4 @@ class Pools:
 
     async def close(self) -> None:
         """Close every channel."""
-        await asyncio.gather(*(pool.channel.close() for pool in self._pools))
+        await asyncio.gather(*(pool.replicas.channel.close() for pool in self._pools))

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
+import grpc.aio
 import structlog
 
 from services.common import telemetry
@@ -23,8 +24,8 @@ log = structlog.get_logger(__name__)
 FIRST_DELAY_S = 0.1
 LAST_DELAY_S = 2.0
 
-_MAX_CRASHES = 2
-"""Replicas that may die of the same audio."""
+_SUSPECT_CRASHES = 2
+"""Streams that may break on the same audio before it is suspected."""
 _REASONS = {
     grpc.StatusCode.UNAVAILABLE: "unavailable",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "overloaded",
@@ -42,6 +43,19 @@ _PERMANENT: dict[grpc.StatusCode, type[MeshError]] = {
     grpc.StatusCode.NOT_FOUND: NotFoundError,
     grpc.StatusCode.OUT_OF_RANGE: StreamTooLongError,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """The replicas of a stage, as all sessions see them."""
+
+    channel: grpc.aio.Channel
+    quarantine: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the one session that is tried alone, because its audio may be what kills replicas.
+
+    Sessions that share a replica lose their streams together: tried again together, those of
+    innocent audio would seem as guilty as the one that kills.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +111,19 @@ class Recovery:
         """When the first stream was lost since there was progress; None: none was."""
         self._losses = 0
         self._crashes = 0
-        self._crashed_at: tuple[int, int] | None = None
+        """Streams in a row that broke on the same audio."""
+        self._deadly = (0, 0)
+        """That audio: from where a successor is silent to the end of what all of them were sent."""
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the audio may be what breaks the streams."""
+        return self._crashes >= _SUSPECT_CRASHES
+
+    def heard(self, sample: int) -> None:
+        """A stream has survived the audio before a position."""
+        if sample >= self._deadly[1]:
+            self._crashes = 0
 
     def progress(self) -> None:
         """The stage got further than any stream before."""
@@ -110,22 +136,25 @@ class Recovery:
             self._degraded = False
             self._tell("RECOVERED", "is back")
 
-    def crashed(self, checkpoint: tuple[int, int], error: StreamLostError) -> None:
-        """A replica died that stood at a checkpoint.
+    def crashed(self, settled_sample: int, sent_sample: int, error: StreamLostError) -> None:
+        """A stream broke.
 
         Args:
-            checkpoint: Where its input would have to be replayed from, and through which position
-                it is accounted for.
-            error: How it died.
+            settled_sample: Position through which the input is accounted for.
+            sent_sample: Position through which the stream was sent audio.
+            error: How it broke.
 
         Raises:
-            UpstreamError: So did the one before: it is the audio that kills them.
+            UpstreamError: The audio was suspected before: it is what breaks them.
 
         """
-        self._crashes = self._crashes + 1 if checkpoint == self._crashed_at else 0
-        self._crashed_at = checkpoint
-        if self._crashes >= _MAX_CRASHES:
+        if not self._crashes or settled_sample > self._deadly[0]:
+            self._crashes = 0
+            self._deadly = settled_sample, sent_sample
+        if self.suspect:
             raise UpstreamError(f"{self._stage} failed again on the same audio") from error
+        self._crashes += 1
+        self._deadly = settled_sample, min(self._deadly[1], sent_sample)
 
     async def lost(self, error: StreamLostError) -> None:
         """Say that a stream was lost, and wait a little.

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import grpc.aio
 import structlog
 
 from services.common import telemetry
@@ -14,7 +13,7 @@ from services.common.errors import MeshError, StreamTooLongError, UpstreamError
 from services.common.ring import Ring
 from services.common.timeline import SAMPLE_RATE_HZ, samples, seconds
 from services.common.words import Word
-from services.gateway.recovery import Patience
+from services.gateway.recovery import Patience, Replicas
 from services.gateway.route import Route
 from services.gateway.session_config import Pace, SessionConfig, Task
 from services.gateway.speech_map import SpeechMap
@@ -59,16 +58,16 @@ class Session:
         config: SessionConfig,
         limits: SessionLimits,
         *,
-        vad: grpc.aio.Channel,
-        asr: grpc.aio.Channel,
+        vad: Replicas,
+        asr: Replicas,
     ) -> None:
         """Create a session; ``run`` starts it.
 
         Args:
             config: What the client asked for, its model and language resolved.
             limits: What the session may use.
-            vad: The VAD service.
-            asr: The pool that serves the model.
+            vad: Replicas of the VAD.
+            asr: Those of the pool that serves the model.
 
         """
         self.config = config
@@ -87,20 +86,22 @@ class Session:
             pre_roll_samples=limits.pre_roll_samples, live=config.pace is Pace.LIVE
         )
         self._vad = Stage(
-            VadUpstream(vad, config, self._speech),
+            VadUpstream(vad.channel, config, self._speech),
             self._lane,
             self._ring,
             limits.vad_patience,
+            quarantine=vad.quarantine,
             unanswered_samples=_UNANSWERED_SAMPLES[Pace.LIVE],
             moved=self._moved,
             notify=self._notify,
         )
         self._vad_lost = False
         self._asr = Stage(
-            AsrUpstream(asr, config, self.transcript, committed=self._committed),
+            AsrUpstream(asr.channel, config, self.transcript, committed=self._committed),
             self._speech.route,
             self._ring,
             limits.asr_patience,
+            quarantine=asr.quarantine,
             unanswered_samples=_UNANSWERED_SAMPLES[config.pace],
             moved=self._moved,
             notify=self._notify,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic
 
 import grpc.aio
@@ -65,6 +66,7 @@ class Stage(Generic[RequestT, ResponseT]):
         ring: Ring,
         patience: Patience,
         *,
+        quarantine: asyncio.Lock,
         unanswered_samples: int,
         moved: Callable[[], None],
         notify: Callable[[Notice], None],
@@ -76,6 +78,7 @@ class Stage(Generic[RequestT, ResponseT]):
             route: What it is to hear. Call ``wake`` after adding to it.
             ring: The audio of the route, from ``needed_sample`` on.
             patience: How long it is waited for.
+            quarantine: Of the stage's replicas.
             unanswered_samples: Audio that it need not answer; with more, silence is a stall.
             moved: Called after every answer.
             notify: Called when a stream is lost, and when the stage is back.
@@ -85,6 +88,8 @@ class Stage(Generic[RequestT, ResponseT]):
         self._route = route
         self._ring = ring
         self._patience = patience
+        self._quarantine = quarantine
+        self._quarantined = False
         self._unanswered_samples = unanswered_samples
         self._moved = moved
         self._recovery = Recovery(upstream.name, patience.lost_s, notify)
@@ -167,15 +172,18 @@ class Stage(Generic[RequestT, ResponseT]):
 
         """
         call, self._admitted = self._admitted or await self._connect(), None
-        while True:
-            try:
-                successor = await self._follow(call)
-            except StreamLostError as lost:
-                await self._recover_from(lost)
-                successor = await self._connect()
-            if successor is None:
-                return
-            call = successor
+        try:
+            while True:
+                try:
+                    successor = await self._follow(call)
+                except StreamLostError as lost:
+                    await self._recover_from(lost)
+                    successor = await self._connect()
+                if successor is None:
+                    return
+                call = successor
+        finally:
+            self._leave_quarantine()
 
     async def _connect(self) -> "Call[RequestT, ResponseT]":
         while True:
@@ -253,7 +261,7 @@ class Stage(Generic[RequestT, ResponseT]):
                         task.cancel()
         except StreamLostError as lost:
             if lost.crashed:
-                self._recovery.crashed((self.replay_sample, self._settled_sample), lost)
+                self._recovery.crashed(self._settled_sample, self._sent_sample, lost)
             raise
         finally:
             self._frozen = False
@@ -308,6 +316,7 @@ class Stage(Generic[RequestT, ResponseT]):
                 case Answer(through_sample, checkpoint):
                     self._take(through_sample, checkpoint)
                 case Flushed(sample):
+                    self._survived(sample)
                     if sample > self.flushed_sample:
                         self._recovery.progress()
                     self.flushed_sample = max(self.flushed_sample, sample)
@@ -353,6 +362,7 @@ class Stage(Generic[RequestT, ResponseT]):
 
     def _take(self, through_sample: int | None, checkpoint: stage_pb2.Checkpoint | None) -> None:
         through = through_sample or 0
+        self._survived(checkpoint.through_sample if checkpoint else through)
         if through > self.answered_sample:
             self._recovery.progress()
         self.answered_sample = max(self.answered_sample, through)
@@ -377,9 +387,24 @@ class Stage(Generic[RequestT, ResponseT]):
 
     async def _recover_from(self, lost: StreamLostError) -> None:
         """Wait a little before the next stream, or give up."""
+        self._leave_quarantine()
         await self._recovery.lost(lost)
+        if self._recovery.suspect:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._patience.lost_s):
+                    self._quarantined = await self._quarantine.acquire()
         if lost.reason == "foreign_checkpoint":
             self._start_over()
+
+    def _survived(self, sample: int) -> None:
+        self._recovery.heard(sample)
+        if not self._recovery.suspect:
+            self._leave_quarantine()
+
+    def _leave_quarantine(self) -> None:
+        if self._quarantined:
+            self._quarantined = False
+            self._quarantine.release()
 
     def _start_over(self) -> None:
         """Give the checkpoint up if nobody understands it any more, as after an upgrade."""

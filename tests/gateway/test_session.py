@@ -21,7 +21,10 @@ from tests.gateway.fakes import (
     RATE,
     FakeAsr,
     FakeVad,
+    Heard,
     Mesh,
+    Replica,
+    Transcribed,
     running,
     silence,
     spans_of,
@@ -31,6 +34,28 @@ from tests.gateway.fakes import (
 
 def config(**fields: object) -> SessionConfig:
     return SessionConfig(**{"session_id": "s", "protocol": "test", **fields})  # type: ignore[arg-type]
+
+
+class DyingAsr(FakeAsr):
+    """Dies, with all of its streams, of what it hears in a session whose prompt is ``deadly``.
+
+    It takes its time for the audio that is replayed to it, as a model does.
+    """
+
+    replica: Replica
+    deaths = 0
+
+    async def _answer(self, heard: Heard, certain: int, send: Transcribed) -> None:
+        await asyncio.sleep(0.02)
+        if heard.open.config.prompt == "deadly" and heard.end > 2 * RATE:
+            self.deaths += 1
+            self.dying = asyncio.create_task(self._die())
+            await asyncio.Event().wait()
+        await super()._answer(heard, certain, send)
+
+    async def _die(self) -> None:
+        await self.replica.kill()
+        await self.replica.start()
 
 
 async def transcribe(mesh: Mesh, audio: AsyncIterator[bytes], **fields: object) -> Session:
@@ -261,7 +286,28 @@ async def test_audio_that_kills_every_recogniser_is_reported_not_replayed_for_ev
     async with running(vad, asr) as mesh:
         with pytest.raises(UpstreamError, match="asr failed again on the same audio"):
             await transcribe(mesh, silence(10))
-    assert len(asr.streams) <= 5
+    assert len(asr.streams) == 3
+
+
+async def test_audio_that_kills_the_recogniser_takes_no_other_session_with_it() -> None:
+    """F4. All sessions lose their streams whenever one of them has killed the process."""
+    words = words_at(*[0.5 * i for i in range(1, 19)])
+    vad, asr = FakeVad(spans_of(words)), DyingAsr(words)
+    async with running(vad, asr) as mesh:
+        asr.replica = mesh.asr_replica
+
+        async def audio() -> AsyncIterator[bytes]:
+            async for block in silence(10):
+                yield block
+                await asyncio.sleep(0.002)  # so that there is a middle
+
+        deadly = asyncio.create_task(transcribe(mesh, audio(), prompt="deadly"))
+        innocent = [asyncio.create_task(transcribe(mesh, audio())) for _ in range(6)]
+        with pytest.raises(UpstreamError, match="asr failed again on the same audio"):
+            await deadly
+        for session in await asyncio.gather(*innocent):
+            assert list(session.transcript.words) == words
+    assert asr.deaths == 3
 
 
 async def test_a_recogniser_that_stays_away_ends_the_session_with_an_error() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from services.gateway.upstream import AsrUpstream
 from tests.gateway.fakes import RATE, FakeAsr, Replica, words_at
 from voxmesh.asr.v1 import asr_pb2, asr_pb2_grpc
 
+BOOM = StreamLostError("unavailable", "boom", crashed=True)
 PATIENCE = Patience(open_s=1.0, hedge_s=0.5, stall_s=5.0, lost_s=5.0)
 
 
@@ -47,6 +48,7 @@ class Rig:
             self.route,
             self.ring,
             patience,
+            quarantine=asyncio.Lock(),
             unanswered_samples=RATE,
             moved=lambda: None,
             notify=self.notices.append,
@@ -177,14 +179,39 @@ def test_only_a_stream_that_was_accepted_can_crash(
     assert error.crashed is crashed
 
 
-def test_two_crashes_in_a_row_at_one_checkpoint_are_the_audios_fault() -> None:
+def recovery_of(crashes: Sequence[tuple[int, int, int]]) -> Recovery:
+    """Streams that broke: where each stood, through where it had heard, and had been sent."""
     recovery = Recovery("asr", 1.0, lambda _notice: None)
-    lost = StreamLostError("unavailable", "boom", crashed=True)
-    recovery.crashed((0, 100), lost)
-    recovery.crashed((50, 200), lost)
-    recovery.crashed((50, 200), lost)
+    for settled, heard, sent in crashes:
+        recovery.heard(heard)
+        recovery.crashed(settled, sent, BOOM)
+    return recovery
+
+
+@pytest.mark.parametrize(
+    ("crashes", "suspect"),
+    [
+        pytest.param([(0, 0, 100)], False, id="one"),
+        pytest.param([(0, 0, 100), (0, 40, 300)], True, id="neither got past the same audio"),
+        pytest.param([(0, 0, 100), (50, 60, 300)], False, id="the second got on"),
+        pytest.param([(0, 0, 100), (0, 40, 60), (0, 70, 80)], False, id="the third got past it"),
+        pytest.param([(0, 0, 100), (0, 100, 300)], False, id="the second got past it"),
+        pytest.param([(0, 0, 100), (0, 100, 300), (0, 120, 400)], True, id="and broke behind it"),
+        pytest.param([(0, 0, 0), (0, 0, 0), (0, 0, 0)], False, id="before any audio"),
+    ],
+)
+def test_audio_is_suspected_when_two_streams_broke_on_it(
+    crashes: Sequence[tuple[int, int, int]], suspect: bool
+) -> None:
+    """F4."""
+    assert recovery_of(crashes).suspect is suspect
+
+
+def test_audio_that_was_suspected_and_breaks_a_stream_again_is_given_up() -> None:
+    """F4."""
+    recovery = recovery_of([(0, 0, 100), (0, 0, 100)])
     with pytest.raises(UpstreamError, match="same audio"):
-        recovery.crashed((50, 200), lost)
+        recovery.crashed(0, 100, BOOM)
 
 
 @pytest.mark.parametrize(
