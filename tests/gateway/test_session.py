@@ -46,7 +46,7 @@ class DyingAsr(FakeAsr):
     deaths = 0
 
     async def _answer(self, heard: Heard, certain: int, send: Transcribed) -> None:
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.005)
         if heard.open.config.prompt == "deadly" and heard.end > 2 * RATE:
             self.deaths += 1
             self.dying = asyncio.create_task(self._die())
