@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.corpus import two_cities
 from bench.report import quantiles
+from bench.score import Tally, compare
 from services.cli import resuming
 from services.common.channel import open_channel
 from services.common.models import locate
@@ -33,11 +35,16 @@ from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
 _FRAME_S = 0.1
 _ANSWER_S = 60.0
 """How long a session may take after the end of its audio."""
-_FROZEN_S = 15.0
-"""A frozen replica thaws after so long: by then its streams have moved on."""
+_SLOW_S = 5.0
+_STOPPED_S, _RUNNING_S = 0.2, 0.05
+"""A slow replica stops and runs for so long in turn."""
+_UNDISTURBED = 8
+"""Sessions that tell how a model that does not always answer alike hears the speech."""
 
-FAULTS = ("kill", "drain", "freeze", "cut")
-"""SIGKILL or SIGTERM for a replica, SIGSTOP and later SIGCONT, all client connections cut."""
+FAULTS = ("kill", "drain", "freeze", "slow", "cut")
+"""SIGKILL or SIGTERM for a replica, SIGSTOP and later SIGCONT, both many times in a few seconds,
+all client connections cut. ``roll`` is SIGTERM for every replica in turn, each once the one before
+it is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,10 @@ class Speech:
 
     pcm: bytes
     """s16le, 16 kHz, mono."""
-    script: Sequence[Word]
+    script: Sequence[Word] = ()
+    """What is hidden in it for a recogniser that always hears it; empty: a model is to hear it."""
+    text: str = ""
+    """What a model is to hear."""
 
     @property
     def duration_s(self) -> float:
@@ -58,11 +68,21 @@ class Speech:
 class Outcome:
     """What became of a run."""
 
-    undisturbed: list[str]
+    speech: Speech
+    undisturbed: list[History] = field(default_factory=list)
+    """Sessions before the first fault."""
     histories: list[History] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     killed_s: list[float] = field(default_factory=list)
     """When replicas were killed."""
+    moved_s: list[float] = field(default_factory=list)
+    """How long replicas that were told to stop still had streams."""
+
+    @property
+    def words(self) -> list[str] | None:
+        """What every session has to say; None: that varies with the model's mood."""
+        [undisturbed, *_] = self.undisturbed
+        return [word.text for word in undisturbed.words] if self.speech.script else None
 
     @property
     def violations(self) -> list[str]:
@@ -70,8 +90,14 @@ class Outcome:
         return [
             f"session {number}: {violation}"
             for number, history in enumerate(self.histories)
-            for violation in violations(history, self.undisturbed)
+            for violation in violations(history, self.words)
         ]
+
+    def wer_percent(self, histories: Sequence[History]) -> float:
+        """Word error rate of sessions with a model."""
+        texts = ["".join(word.text for word in history.words) for history in histories]
+        tallies = [compare(self.speech.text, text, "en").tally for text in texts]
+        return sum(tallies, start=Tally()).wer_percent
 
     def next_commits_s(self) -> list[float]:
         """How long after each kill each session that still spoke committed something again."""
@@ -89,6 +115,12 @@ def marked_speech() -> Speech:
     pcm = pcm_of(locate("speech") / "two_cities.wav")
     script = script_for(pcm)
     return Speech(mark(pcm, script), script)
+
+
+def read_speech() -> Speech:
+    """The same for a model."""
+    clip = two_cities().clip()
+    return Speech(clip.pcm, text=clip.text)
 
 
 async def speak(target: str, speech: Speech, *, speed: float) -> History:
@@ -128,6 +160,8 @@ async def chaos(
     sessions: int = 8,
     speed: float = 1.0,
     faults: Sequence[str] = FAULTS,
+    frozen_s: float = 15.0,
+    model: str = "",
     report: Callable[[str], None] = print,
 ) -> Outcome:
     """Run a fleet, let clients speak, and hit it.
@@ -140,19 +174,26 @@ async def chaos(
         sessions: Clients that speak at once.
         speed: Seconds of audio in a second.
         faults: Which of ``FAULTS`` there are.
+        frozen_s: A frozen replica thaws after so long: by then its streams have moved on.
+        model: Hears speech without a script.
         report: Is told in a line of every fault.
 
     """
     rng = random.Random(seed)
-    outcome = Outcome([])
+    outcome = Outcome(speech)
     with tempfile.TemporaryDirectory(prefix="voxmesh-chaos-") as name:
         folder = Path(name)
-        save(speech.script, folder / "script.json")
-        fleet = Fleet(folder, folder / "script.json")
+        script = folder / "script.json"
+        save(speech.script, script)
+        fleet = Fleet(folder, model=model) if model else Fleet(folder, script=script)
 
         async def work() -> None:
-            quiet = await speak(fleet.grpc_target, speech, speed=max(speed, 2.0))
-            outcome.undisturbed = [word.text for word in quiet.words]
+            outcome.undisturbed = await asyncio.gather(
+                *(
+                    speak(fleet.grpc_target, speech, speed=speed if model else max(speed, 2.0))
+                    for _ in range(_UNDISTURBED if model else 1)
+                )
+            )
             proxy = Proxy(fleet.grpc_port)
             until = time.monotonic() + duration_s
             async with proxy.listening() as port, asyncio.TaskGroup() as tasks:
@@ -162,7 +203,7 @@ async def chaos(
                     for number in range(sessions)
                 ]
                 tasks.create_task(
-                    _hit(fleet, proxy, outcome, rng, until, every_s, faults, report),
+                    _hit(fleet, proxy, outcome, rng, until, every_s, faults, frozen_s, report),
                     name="chaos.hit",
                 )
                 await asyncio.wait(clients)
@@ -186,10 +227,11 @@ async def _hit(
     until: float,
     every_s: float,
     faults: Sequence[str],
+    frozen_s: float,
     report: Callable[[str], None],
 ) -> None:
     began = time.monotonic()
-    async with asyncio.TaskGroup() as thawing:
+    async with asyncio.TaskGroup() as lasting:
         while True:
             await asyncio.sleep(rng.uniform(0.5, 1.5) * every_s)
             fault, place = rng.choice(faults), rng.random()
@@ -207,15 +249,43 @@ async def _hit(
                     outcome.killed_s.append(time.monotonic())
                     fleet.send(name, signal.SIGKILL)
                 case "drain":
-                    fleet.send(name, signal.SIGTERM)
+                    lasting.create_task(_drain(fleet, name, outcome), name="chaos.drain")
                 case "freeze":
-                    fleet.send(name, signal.SIGSTOP)
-                    thawing.create_task(_thaw(fleet, name), name="chaos.thaw")
+                    lasting.create_task(_freeze(fleet, name, frozen_s), name="chaos.freeze")
+                case "slow":
+                    lasting.create_task(_slow(fleet, name), name="chaos.slow")
+                case "roll":
+                    await _roll(fleet, outcome)
 
 
-async def _thaw(fleet: Fleet, name: str) -> None:
-    await asyncio.sleep(_FROZEN_S)
-    fleet.send(name, signal.SIGCONT)
+async def _drain(fleet: Fleet, name: str, outcome: Outcome) -> None:
+    began, pid = time.monotonic(), fleet.pid(name)
+    fleet.send(name, signal.SIGTERM)
+    while fleet.pid(name) == pid:  # noqa: ASYNC110 -- nobody says when a process is gone
+        await asyncio.sleep(0.05)
+    outcome.moved_s.append(time.monotonic() - began)
+
+
+async def _roll(fleet: Fleet, outcome: Outcome) -> None:
+    for name in sorted(fleet.workers):
+        await _drain(fleet, name, outcome)
+        while not await fleet.serves(name):  # noqa: ASYNC110 -- nobody says when it is back
+            await asyncio.sleep(0.1)
+
+
+async def _freeze(fleet: Fleet, name: str, frozen_s: float) -> None:
+    pid = fleet.pid(name)
+    fleet.send(name, signal.SIGSTOP)
+    await asyncio.sleep(frozen_s)
+    if fleet.pid(name) == pid:
+        fleet.send(name, signal.SIGCONT)
+
+
+async def _slow(fleet: Fleet, name: str) -> None:
+    until = time.monotonic() + _SLOW_S
+    while time.monotonic() < until:
+        await _freeze(fleet, name, _STOPPED_S)
+        await asyncio.sleep(_RUNNING_S)
 
 
 def main() -> None:
@@ -224,25 +294,30 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--every", type=float, default=3.0, help="seconds between two faults")
     parser.add_argument("--sessions", type=int, default=8)
-    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=FAULTS)
+    parser.add_argument("--faults", nargs="+", choices=(*FAULTS, "roll"), default=FAULTS)
+    parser.add_argument("--frozen", type=float, default=15.0, help="seconds until a replica thaws")
+    parser.add_argument("--model", default="", help="a real one, such as tiny.en")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     chosen = parser.parse_args()
     print(f"seed {chosen.seed}")
     outcome = asyncio.run(
         chaos(
-            marked_speech(),
+            read_speech() if chosen.model else marked_speech(),
             seed=chosen.seed,
             duration_s=60 * chosen.minutes,
             every_s=chosen.every,
             sessions=chosen.sessions,
             faults=chosen.faults,
+            frozen_s=chosen.frozen,
+            model=chosen.model,
         )
     )
-    print(
-        f"{len(outcome.histories)} sessions of {len(outcome.undisturbed)} words, "
-        f"faults: {dict(outcome.faults)}, "
-        f"next commit after a kill, in s: {quantiles(outcome.next_commits_s(), (50, 95))}"
-    )
+    print(f"{len(outcome.histories)} sessions, faults: {dict(outcome.faults)}")
+    print(f"next commit after a kill, in s: {quantiles(outcome.next_commits_s())}")
+    print(f"replicas told to stop had streams for, in s: {quantiles(outcome.moved_s)}")
+    if chosen.model:
+        before, after = map(outcome.wer_percent, (outcome.undisturbed, outcome.histories))
+        print(f"word error rate: {before} % undisturbed, {after} % in all sessions")
     print("\n".join(outcome.violations) or "everything was as promised")
     raise SystemExit(bool(outcome.violations))
 

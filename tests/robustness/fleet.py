@@ -30,8 +30,9 @@ class Fleet:
     def __init__(
         self,
         folder: Path,
-        script: Path,
         *,
+        script: Path | None = None,
+        model: str = "",
         replicas: int = 2,
         gateway: Mapping[str, str] | None = None,
     ) -> None:
@@ -40,6 +41,7 @@ class Fleet:
         Args:
             folder: Where logs go.
             script: What the recognisers hear, as ``marks.save`` wrote it.
+            model: Name in the catalogue of the model that hears instead.
             replicas: Of each stage.
             gateway: Settings of the gateway, as environment variables.
 
@@ -49,6 +51,10 @@ class Fleet:
         vads, asrs = ports[:replicas], ports[replicas : 2 * replicas]
         self.grpc_port, self.port = ports[-2:]
         self.grpc_target = f"127.0.0.1:{self.grpc_port}"
+        if script is not None:
+            module, asr = "tests.robustness.replica", {"ASR_MODEL": "marks", SCRIPT: str(script)}
+        else:
+            module, asr = "services.asr", {"ASR_MODEL": model}
         silero = str(locate("silero-vad") / "silero_vad.onnx")
         stages = [
             *(
@@ -56,12 +62,7 @@ class Fleet:
                 for port in vads
             ),
             *(
-                self._child(
-                    f"asr-{port}",
-                    "tests.robustness.replica",
-                    port,
-                    {"ASR_MODEL": "marks", "ASR_WORKERS": "1", SCRIPT: str(script)},
-                )
+                self._child(f"asr-{port}", module, port, {"ASR_WORKERS": "1", **asr})
                 for port in asrs
             ),
         ]
@@ -93,9 +94,18 @@ class Fleet:
         """How often replicas were started again."""
         return sum(self._supervisor.restarts.values())
 
+    def pid(self, name: str) -> int | None:
+        """The process that a replica is now; None: it is not running."""
+        return self._supervisor.pids.get(name)
+
+    async def serves(self, name: str) -> bool:
+        """Whether a replica is ready."""
+        stage, _, port = name.partition("-")
+        return await _serves(f"127.0.0.1:{port}", _NAMES[stage])
+
     def send(self, name: str, signum: signal.Signals) -> None:
         """Send a signal to a replica, if it runs."""
-        pid = self._supervisor.pids.get(name)
+        pid = self.pid(name)
         if pid is not None:
             os.kill(pid, signum)
 

@@ -36,12 +36,13 @@ class History:
         return sum(told.answer.WhichOneof("event") == event for told in self.told)
 
 
-def violations(history: History, undisturbed: Sequence[str]) -> list[str]:
+def violations(history: History, undisturbed: Sequence[str] | None) -> list[str]:
     """What was not as promised, each with its clause; nothing, if all was.
 
     Args:
-        history: Of a session whose engine answers alike when asked alike.
-        undisturbed: The words of the same audio when nothing happens.
+        history: Of one session.
+        undisturbed: The words of the same audio when nothing happens; None: the engine does not
+            answer alike when asked alike.
 
     """
     found = []
@@ -59,7 +60,7 @@ def violations(history: History, undisturbed: Sequence[str]) -> list[str]:
     if history.count("finished") != 1 or history.told[-1].answer.WhichOneof("event") != "finished":
         found.append("W2: the end was not said, or not last, or not once")
     texts = [word.text for word in history.words]
-    if texts != list(undisturbed):
+    if undisturbed is not None and texts != list(undisturbed):
         found.append(f"F1: {_difference(texts, undisturbed)}")
     return found
 
