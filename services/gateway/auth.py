@@ -1,11 +1,10 @@
 """Who may connect: the keys that clients of many vendors present, each in its own place."""
 
-import asyncio
 import hmac
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-import structlog
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
@@ -13,11 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from services.common import keys
+from services.common.watched import FileError, Watched
 
-log = structlog.get_logger(__name__)
-
-_LOOK_EVERY_S = 1.0
-"""How soon a key that was taken out of the file is refused."""
 _SCHEMES = ("token", "bearer")
 _KEY_HEADERS = ("x-api-key", "api-key")
 _KEY_QUERIES = ("token", "api_key")
@@ -25,7 +21,7 @@ _KEY_PROTOCOLS = ("openai-insecure-api-key.", "realtime-token.")
 _OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
 
 
-class KeysFileError(Exception):
+class KeysFileError(FileError):
     """The file with the keys cannot be used."""
 
 
@@ -43,21 +39,17 @@ class Keys:
             KeysFileError: It cannot be read, or a line of it cannot.
 
         """
-        self._path = path
-        self._names: dict[str, bytes] = {}
-        self._stamp: object = None
-        if path is not None:
-            self._names, self._stamp = _read(path), _stamp(path)
+        self._known = Watched((path,), partial(_read, path)) if path else None
 
     def caller(self, presented: Iterable[str]) -> str | None:
         """Name of the key that is presented; empty: none is needed; None: it is not known."""
-        if self._path is None:
+        if self._known is None:
             return ""
         offers = [keys.digest(offer) for offer in presented]
         # Every hash is compared, in constant time: how long it takes tells nothing.
         known = [
             name
-            for name, digest in self._names.items()
+            for name, digest in self._known.content.items()
             for offer in offers
             if hmac.compare_digest(digest, offer)
         ]
@@ -65,20 +57,8 @@ class Keys:
 
     async def watch(self) -> None:
         """Read the file again whenever it changes; one that cannot be read changes nothing."""
-        if self._path is None:
-            return
-        while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            stamp = _stamp(self._path)
-            if stamp == self._stamp:
-                continue
-            self._stamp = stamp
-            try:
-                self._names = _read(self._path)
-            except KeysFileError as error:
-                log.error("keys not read again", reason=str(error))
-            else:
-                log.info("keys read again", keys=len(self._names))
+        if self._known is not None:
+            await self._known.watch()
 
 
 def _read(path: Path) -> dict[str, bytes]:
@@ -99,15 +79,6 @@ def _read(path: Path) -> dict[str, bytes]:
             raise KeysFileError(f"line {number} of {path} names {name} again")
         names[name] = digest
     return names
-
-
-def _stamp(path: Path) -> object:
-    """What changes when the file does: a secret that is mounted changes by being replaced."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def from_authorization(value: str) -> str:
