@@ -21,7 +21,7 @@ MAY_WAIT = {
     "gateway": {
         *("__main__", "servicer", "app", "http_server", "protocols"),
         *("gateway", "session", "stage", "recovery", "upstream", "pools", "tasks"),
-        *("auth", "live_session", "resumption"),
+        *("auth", "link", "live_session", "resumption"),
         *("pipe", "raw_decoder", "container_decoder", "audio_input", "inbox", "throttle"),
     },
 }

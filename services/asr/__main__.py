@@ -20,6 +20,8 @@ from services.common.errors import DeviceError
 from services.common.process import start
 from services.common.server import serve
 from services.common.timeline import SAMPLE_RATE_HZ, samples, samples_of_ms
+from services.common.tls import mesh_identity
+from services.common.watched import FileError
 from voxmesh.asr.v1 import asr_pb2_grpc as rpc
 
 log = structlog.get_logger(__name__)
@@ -97,9 +99,11 @@ async def replica(
 
     Raises:
         DeviceError: It does not answer.
+        FileError: The files that the settings name cannot be used.
 
     """
     stopping = asyncio.Event()
+    identity = mesh_identity(chosen)
     scheduler = Scheduler(model, limits(chosen))
     servicer = AsrServicer(
         model,
@@ -144,6 +148,7 @@ async def replica(
             address=chosen.address,
             drain_s=chosen.drain_s,
             stopping=stopping,
+            identity=identity,
             probe=probe,
             probe_interval_s=probe_interval_s,
         )
@@ -151,4 +156,4 @@ async def replica(
 
 
 if __name__ == "__main__":
-    start("asr", Settings, main, reasons=(DeviceError, models.ModelError))
+    start("asr", Settings, main, reasons=(DeviceError, FileError, models.ModelError))

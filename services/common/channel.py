@@ -2,8 +2,11 @@
 
 import json
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2
+
+from services.common.tls import stays_on_machine
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 """Ten seconds of audio are 320 kB; a checkpoint is a few kB."""
@@ -41,14 +44,19 @@ _OPTIONS = [
 ]
 
 
-def open_channel(target: str) -> grpc.aio.Channel:
+def open_channel(
+    target: str, credentials: grpc.ChannelCredentials | None = None
+) -> grpc.aio.Channel:
     """A channel to a service.
 
     Args:
         target: ``unix:/path``, ``host:port`` or ``dns:///host:port``.
+        credentials: For TLS, unless the target is a Unix socket; None: plaintext.
 
     """
-    return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    if credentials is None or stays_on_machine(target):
+        return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    return grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
 
 
 async def serves(channel: grpc.aio.Channel, service_name: str, *, timeout_s: float) -> bool:

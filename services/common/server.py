@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.common.channel import MAX_MESSAGE_BYTES
 from services.common.health import HealthServicer
+from services.common.tls import Identity, stays_on_machine
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +42,7 @@ async def serve(
     address: str,
     drain_s: float,
     stopping: asyncio.Event,
+    identity: Identity | None = None,
     probe: Callable[[], Awaitable[bool]] = healthy,
     probe_interval_s: float = 5.0,
 ) -> None:
@@ -54,6 +56,7 @@ async def serve(
         drain_s: How long open streams may take to finish, in seconds.
         stopping: Set when the process is asked to stop; streams see it and say ``go_away``. May
             also be set by the caller.
+        identity: For TLS, unless the address is a Unix socket; None: plaintext.
         probe: Whether the service can do its work right now. What it says is what health says.
         probe_interval_s: Seconds between two probes, and how long one may take.
 
@@ -68,7 +71,10 @@ async def serve(
     reflection.enable_server_reflection(
         (*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
     )
-    server.add_insecure_port(address)
+    if identity is None or stays_on_machine(address):
+        server.add_insecure_port(address)
+    else:
+        server.add_secure_port(address, identity.server_credentials())
 
     async def examine() -> bool:
         try:
@@ -92,9 +98,12 @@ async def serve(
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
     async with asyncio.TaskGroup() as tasks:
-        watching = tasks.create_task(watch(), name="server.watch")
+        upkeep = [tasks.create_task(watch(), name="server.watch")]
+        if identity is not None:
+            upkeep.append(tasks.create_task(identity.watch(), name="server.identity"))
         await stopping.wait()
-        watching.cancel()
+        for task in upkeep:
+            task.cancel()
 
     await checks.stop()
     log.info("draining", drain_s=drain_s)

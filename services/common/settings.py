@@ -3,7 +3,7 @@
 import sys
 from typing import Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -22,6 +22,21 @@ class ServiceSettings(BaseSettings):
     """How long a stopping replica lets its streams finish, in seconds."""
     otlp_endpoint: str = ""
     """OpenTelemetry collector that gets the spans, such as http://collector:4317; empty: none."""
+    mtls_ca_file: str = ""
+    """CA that signs the certificates of all services of the mesh, PEM. With it they prove to each
+    other who they are, but for Unix sockets; empty: plaintext."""
+    mtls_cert_file: str = ""
+    """This service's certificate, PEM, read again when it changes."""
+    mtls_key_file: str = Field(default="", validate_default=True)
+    """Its private key, PEM, without a passphrase."""
+
+    @field_validator("mtls_key_file")
+    @classmethod
+    def _all_of_mtls(cls, mtls_key_file: str, info: ValidationInfo) -> str:
+        chosen = (info.data["mtls_ca_file"], info.data["mtls_cert_file"], mtls_key_file)
+        if any(chosen) and not all(chosen):
+            raise ValueError("is set together with the CA and the certificate, or not at all")
+        return mtls_key_file
 
 
 Settings = TypeVar("Settings", bound=ServiceSettings)

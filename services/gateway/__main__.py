@@ -6,8 +6,9 @@ import structlog
 
 from services.common.process import start
 from services.common.server import serve
+from services.common.tls import Identity
+from services.common.watched import FileError
 from services.gateway.app import create_app
-from services.gateway.auth import KeysFileError
 from services.gateway.config import Settings
 from services.gateway.gateway import Gateway
 from services.gateway.http_server import http_server, listen
@@ -21,8 +22,12 @@ log = structlog.get_logger(__name__)
 async def main(chosen: Settings) -> None:
     """Listen, look for the pools, serve until asked to stop."""
     stopping = asyncio.Event()
+    identity = Identity(chosen.tls_cert_file, chosen.tls_key_file) if chosen.tls_cert_file else None
     gateway = Gateway(chosen)
-    http = http_server(create_app(gateway, openai.routes(gateway)))
+    http = http_server(
+        create_app(gateway, openai.routes(gateway)),
+        None if identity is None else identity.server_context(),
+    )
     listener = listen(chosen.host, chosen.port)
     log.info("listening", host=chosen.host, port=listener.getsockname()[1])
 
@@ -43,6 +48,7 @@ async def main(chosen: Settings) -> None:
             address=chosen.grpc_address,
             drain_s=chosen.drain_s,
             stopping=stopping,
+            identity=identity,
             probe=gateway.healthy,
         )
         upkeep.cancel()
@@ -50,4 +56,4 @@ async def main(chosen: Settings) -> None:
 
 
 if __name__ == "__main__":
-    start("gateway", Settings, main, reasons=(OSError, KeysFileError))
+    start("gateway", Settings, main, reasons=(OSError, FileError))

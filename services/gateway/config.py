@@ -1,6 +1,6 @@
 """Settings of the gateway, read once at start from ``GATEWAY_*`` variables."""
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import ServiceSettings
@@ -17,6 +17,11 @@ class Settings(ServiceSettings):
     """Port that HTTP and WebSocket clients connect to; 0: any free one."""
     grpc_address: str = "127.0.0.1:50050"
     """Where gRPC clients connect to, such as ``[::]:50050`` or ``unix:/run/gateway.sock``."""
+    tls_cert_file: str = ""
+    """Certificate for clients, PEM with its chain, read again when it changes: they speak TLS then,
+    over HTTP, WebSocket and gRPC; empty: plaintext."""
+    tls_key_file: str = Field(default="", validate_default=True)
+    """Its private key, PEM, without a passphrase."""
     vad_target: str = "127.0.0.1:50051"
     """The VAD service: ``unix:/path``, ``host:port`` or ``dns:///host:port``."""
     asr_targets: tuple[str, ...] = Field(default=("127.0.0.1:50052",), min_length=1)
@@ -67,3 +72,10 @@ class Settings(ServiceSettings):
     """Without the VAD for so long, everything counts as speech, in seconds."""
     asr_patience_s: float = Field(default=20.0, ge=0, le=600)
     """Without the recogniser for so long, the session ends with an error, in seconds."""
+
+    @field_validator("tls_key_file")
+    @classmethod
+    def _both_of_tls(cls, tls_key_file: str, info: ValidationInfo) -> str:
+        if bool(tls_key_file) != bool(info.data["tls_cert_file"]):
+            raise ValueError("is set together with the certificate, or not at all")
+        return tls_key_file

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from services.common import telemetry
 from services.common.admission import Slots
-from services.common.channel import open_channel, serves
+from services.common.channel import serves
 from services.common.errors import DrainingError
 from services.common.timeline import samples, samples_of_ms
+from services.common.tls import mesh_identity
 from services.gateway.auth import Keys
 from services.gateway.config import Settings
+from services.gateway.link import Link
 from services.gateway.pools import ModelInfo, Pools
-from services.gateway.recovery import Patience, Replicas
+from services.gateway.recovery import Patience
 from services.gateway.resumption import Resumption
 from services.gateway.session import Pace, Session, SessionConfig, SessionLimits
 from services.gateway.tasks import Bell
@@ -30,8 +32,9 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.keys = Keys(Path(settings.keys_file) if settings.keys_file else None)
-        self.pools = Pools(settings.asr_targets)
-        self._vad = Replicas(open_channel(settings.vad_target))
+        self._identity = mesh_identity(settings)
+        self.pools = Pools(settings.asr_targets, self._identity)
+        self._vad = Link(settings.vad_target, self._identity)
         self._slots = Slots(settings.max_sessions)
         self._slots_by_key: dict[str, Slots] = {}
         self._draining = False
@@ -87,7 +90,7 @@ class Gateway:
             telemetry.SESSIONS.labels(config.protocol).track_inprogress(),
         ):
             limits = self._limits(config.pace)
-            session = Session(resolved, limits, vad=self._vad, asr=pool.replicas)
+            session = Session(resolved, limits, vad=self._vad, asr=pool.link)
             try:
                 await session.admit()
                 yield session
@@ -137,11 +140,13 @@ class Gateway:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.pools.discover(), name="gateway.discover")
             tasks.create_task(self.keys.watch(), name="gateway.keys")
+            if self._identity is not None:
+                tasks.create_task(self._identity.watch(), name="gateway.identity")
             tasks.create_task(self.resumption.run(), name="gateway.resumption")
 
     async def close(self) -> None:
         """Close every channel."""
-        await asyncio.gather(self._vad.channel.close(), self.pools.close())
+        await asyncio.gather(self._vad.close(), self.pools.close())
 
     def _limits(self, pace: Pace) -> SessionLimits:
         settings = self.settings

@@ -1,6 +1,7 @@
 """The server of everything that is not gRPC."""
 
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,8 +32,14 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=2048)
 
 
-def http_server(app: ASGIApp) -> HttpServer:
-    """A server for an application; ``serve(sockets=[...])`` runs it until ``should_exit``."""
+def http_server(app: ASGIApp, tls: ssl.SSLContext | None = None) -> HttpServer:
+    """A server for an application; ``serve(sockets=[...])`` runs it until ``should_exit``.
+
+    Args:
+        app: The application.
+        tls: What its connections are protected with; None: nothing.
+
+    """
     config = uvicorn.Config(
         app,
         ws="websockets-sansio",
@@ -44,5 +51,6 @@ def http_server(app: ASGIApp) -> HttpServer:
         log_config=None,
         lifespan="off",
         timeout_graceful_shutdown=2,
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
     )
     return HttpServer(config)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import grpc.aio
 import structlog
 
-from services.common.channel import open_channel, serves
+from services.common.channel import serves
 from services.common.errors import InvalidRequestError, NotFoundError, UpstreamError
-from services.gateway.recovery import Replicas
+from services.common.tls import Identity
+from services.gateway.link import Link
 from services.gateway.session_config import Task
 from services.gateway.upstream import TASKS
 from voxmesh.asr.v1 import asr_pb2, asr_pb2_grpc
@@ -68,38 +69,44 @@ class ModelInfo:
 class Pool:
     """Replicas of one engine and model behind one target."""
 
-    def __init__(self, target: str) -> None:
-        self.target = target
-        self.replicas = Replicas(open_channel(target))
+    def __init__(self, target: str, identity: Identity | None) -> None:
+        self.link = Link(target, identity)
         self.info: ModelInfo | None = None
         """What it can do; unknown until it has been reached."""
 
     async def describe(self) -> None:
         """Ask the pool what it can do; no answer changes nothing."""
-        stub = asr_pb2_grpc.AsrServiceStub(self.replicas.channel)
+        stub = asr_pb2_grpc.AsrServiceStub(self.link.channel)
         try:
             answer = await stub.Describe(
                 asr_pb2.DescribeRequest(), timeout=_DESCRIBE_S, wait_for_ready=True
             )
         except grpc.aio.AioRpcError as error:
-            log.info("pool not reached", target=self.target, code=error.code().name)
+            log.info("pool not reached", target=self.link.target, code=error.code().name)
             return
         tasks = tuple(task for task, number in TASKS.items() if number in answer.tasks)
         info = ModelInfo(answer.model, answer.engine, tuple(answer.language_codes), tasks)
         if info != self.info:
-            log.info("pool found", target=self.target, model=info.name, engine=info.engine)
+            log.info("pool found", target=self.link.target, model=info.name, engine=info.engine)
         self.info = info
 
     async def ready(self, *, timeout_s: float) -> bool:
         """Whether a replica is healthy."""
-        return await serves(self.replicas.channel, _SERVICE, timeout_s=timeout_s)
+        return await serves(self.link.channel, _SERVICE, timeout_s=timeout_s)
 
 
 class Pools:
     """All pools; the first is the default."""
 
-    def __init__(self, targets: Sequence[str]) -> None:
-        self._pools = [Pool(target) for target in targets]
+    def __init__(self, targets: Sequence[str], identity: Identity | None = None) -> None:
+        """Open a channel to each.
+
+        Args:
+            targets: Where they are.
+            identity: What the gateway proves to them; None: nothing.
+
+        """
+        self._pools = [Pool(target, identity) for target in targets]
 
     @property
     def default(self) -> Pool:
@@ -146,4 +153,4 @@ class Pools:
 
     async def close(self) -> None:
         """Close every channel."""
-        await asyncio.gather(*(pool.replicas.channel.close() for pool in self._pools))
+        await asyncio.gather(*(pool.link.close() for pool in self._pools))

@@ -2,10 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import grpc
-import grpc.aio
 import structlog
 
 from services.common import telemetry
@@ -43,19 +42,6 @@ _PERMANENT: dict[grpc.StatusCode, type[MeshError]] = {
     grpc.StatusCode.NOT_FOUND: NotFoundError,
     grpc.StatusCode.OUT_OF_RANGE: StreamTooLongError,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Replicas:
-    """The replicas of a stage, as all sessions see them."""
-
-    channel: grpc.aio.Channel
-    quarantine: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by the one session that is tried alone, because its audio may be what kills replicas.
-
-    Sessions that share a replica lose their streams together: tried again together, those of
-    innocent audio would seem as guilty as the one that kills.
-    """
 
 
 @dataclass(frozen=True, slots=True)

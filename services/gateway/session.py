@@ -13,7 +13,8 @@ from services.common.errors import MeshError, StreamTooLongError, UpstreamError
 from services.common.ring import Ring
 from services.common.timeline import SAMPLE_RATE_HZ, samples, seconds
 from services.common.words import Word
-from services.gateway.recovery import Patience, Replicas
+from services.gateway.link import Link
+from services.gateway.recovery import Patience
 from services.gateway.route import Route
 from services.gateway.session_config import Pace, SessionConfig, Task
 from services.gateway.speech_map import SpeechMap
@@ -58,16 +59,16 @@ class Session:
         config: SessionConfig,
         limits: SessionLimits,
         *,
-        vad: Replicas,
-        asr: Replicas,
+        vad: Link,
+        asr: Link,
     ) -> None:
         """Create a session; ``run`` starts it.
 
         Args:
             config: What the client asked for, its model and language resolved.
             limits: What the session may use.
-            vad: Replicas of the VAD.
-            asr: Those of the pool that serves the model.
+            vad: Link of the VAD.
+            asr: The pool that serves the model.
 
         """
         self.config = config

@@ -78,7 +78,7 @@ class Stage(Generic[RequestT, ResponseT]):
             route: What it is to hear. Call ``wake`` after adding to it.
             ring: The audio of the route, from ``needed_sample`` on.
             patience: How long it is waited for.
-            quarantine: Of the stage's replicas.
+            quarantine: Held while this session is tried alone.
             unanswered_samples: Audio that it need not answer; with more, silence is a stall.
             moved: Called after every answer.
             notify: Called when a stream is lost, and when the stage is back.

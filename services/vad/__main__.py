@@ -9,6 +9,8 @@ from services.common.errors import DeviceError
 from services.common.process import start
 from services.common.server import serve
 from services.common.timeline import samples, samples_of_ms
+from services.common.tls import mesh_identity
+from services.common.watched import FileError
 from services.vad.batcher import Batcher
 from services.vad.config import Settings
 from services.vad.detector import WINDOW_SAMPLES, fresh_memory
@@ -25,9 +27,11 @@ async def main(chosen: Settings) -> None:
 
     Raises:
         DeviceError: It cannot be loaded, or does not answer.
+        FileError: The files that the settings name cannot be used.
 
     """
     stopping = asyncio.Event()
+    identity = mesh_identity(chosen)
     batcher = Batcher(SileroDetector(chosen.model), threads=chosen.threads)
     servicer = VadServicer(
         batcher,
@@ -64,10 +68,11 @@ async def main(chosen: Settings) -> None:
             address=chosen.address,
             drain_s=chosen.drain_s,
             stopping=stopping,
+            identity=identity,
             probe=probe,
         )
         work.cancel()
 
 
 if __name__ == "__main__":
-    start("vad", Settings, main, reasons=(DeviceError,))
+    start("vad", Settings, main, reasons=(DeviceError, FileError))

@@ -27,7 +27,7 @@ async def test_the_model_chooses_the_pool_and_the_first_is_the_default() -> None
         pools = Pools([one.target for one in replicas])
         await pools.describe()
         assert [info.name for info in pools.models] == ["tiny", "base"]
-        assert pools.choose("base")[0].target == replicas[1].target
+        assert pools.choose("base")[0].link.target == replicas[1].target
         for name in ("", "tiny", *ALIASES):
             pool, info = pools.choose(name)
             assert pool is pools.default

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from services.common.channel import open_channel, serves
@@ -13,9 +14,18 @@ from services.common.channel import open_channel, serves
 
 @asynccontextmanager
 async def serving(
-    main: Coroutine[Any, Any, None], target: str, service_name: str
+    main: Coroutine[Any, Any, None],
+    target: str,
+    service_name: str,
+    credentials: grpc.ChannelCredentials | None = None,
 ) -> AsyncIterator[grpc.aio.Channel]:
     """Run a service's main coroutine; when the block ends, stop it as an orchestrator does.
+
+    Args:
+        main: The coroutine.
+        target: Where it serves.
+        service_name: What it is to serve.
+        credentials: For a service that speaks TLS.
 
     Raises:
         Exception: What kept it from serving.
@@ -23,7 +33,7 @@ async def serving(
     """
     work = asyncio.create_task(main, name="service")
     try:
-        async with open_channel(target) as channel:
+        async with open_channel(target, credentials) as channel:
             while not await serves(channel, service_name, timeout_s=0.2):
                 if work.done():
                     await work
