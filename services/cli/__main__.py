@@ -63,6 +63,16 @@ def serve(
     grpc_port: Annotated[
         int, typer.Option(min=0, max=65535, help="For gRPC; 0: any free one.")
     ] = 50050,
+    tls_cert: Annotated[
+        str,
+        typer.Option(
+            envvar="GATEWAY_TLS_CERT_FILE",
+            help="Certificate for clients, PEM with its chain; unset: plaintext.",
+        ),
+    ] = "",
+    tls_key: Annotated[
+        str, typer.Option(envvar="GATEWAY_TLS_KEY_FILE", help="Its private key, PEM.")
+    ] = "",
     threads: ThreadsOption = 0,
     metrics_port: Annotated[
         int,
@@ -86,6 +96,8 @@ def serve(
         host=host,
         port=port,
         grpc_port=grpc_port,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         threads=threads,
         metrics_port=metrics_port,
         max_sessions=max_sessions,

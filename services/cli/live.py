@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
+
 from services.cli import resuming
 from services.common.channel import open_channel
 from voxmesh.gateway.v1 import gateway_pb2, gateway_pb2_grpc
@@ -154,6 +156,7 @@ async def converse(
     language: str = "",
     model: str = "",
     speed: float = 1.0,
+    credentials: grpc.ChannelCredentials | None = None,
     on_captions: Callable[[Transcript, list[HeardWord]], None] = lambda _transcript, _new: None,
 ) -> Session:
     """Play a recording into a session as if it were spoken now.
@@ -164,6 +167,7 @@ async def converse(
         language: ISO 639-1 code; empty: the gateway's default.
         model: Empty: the gateway's default.
         speed: Seconds of audio sent in a second.
+        credentials: For a gateway that speaks TLS, such as ``grpc.ssl_channel_credentials()``.
         on_captions: Is told of every change, with the words just committed.
 
     Raises:
@@ -198,7 +202,7 @@ async def converse(
     started = time.monotonic()
     # Longer than the audio takes: a gateway that lags is measured, not cut off.
     deadline = asyncio.timeout(2 * recording.duration_s / speed + _ANSWER_S)
-    async with open_channel(target) as channel, deadline:
+    async with open_channel(target, credentials) as channel, deadline:
         stub = gateway_pb2_grpc.GatewayServiceStub(channel)
         playing = asyncio.create_task(_play(recording, speed, outbox, sent), name="live.play")
         try:

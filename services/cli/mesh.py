@@ -57,6 +57,10 @@ class MeshOptions:
     log_level: str = "info"
     drain_s: float = 10.0
     """How long a stopping mesh lets its sessions finish."""
+    tls_cert: str = ""
+    """Certificate for clients, PEM; empty: they speak plaintext."""
+    tls_key: str = ""
+    """Its private key, PEM."""
     private: bool = False
     """For one job of ours: whatever keys the environment asks clients for, it asks for none."""
     verbose: bool = False
@@ -110,8 +114,9 @@ class Mesh:
         self.options = options
         self.folder = folder
         address = _ANY_ADDRESS.get(options.host, options.host)
-        self.http_url = f"http://{_join(address, options.port)}"
-        self.ws_url = f"ws://{_join(address, options.port)}"
+        secure = "s" if options.tls_cert else ""
+        self.http_url = f"http{secure}://{_join(address, options.port)}"
+        self.ws_url = f"ws{secure}://{_join(address, options.port)}"
         self.grpc_target = _join(address, options.grpc_port)
         stages = [self._stage("vad", self._vad()), self._stage("asr", self._asr())]
         self.waves = (tuple(stages), (self._gateway(),))
@@ -160,8 +165,8 @@ class Mesh:
         options = self.options
 
         async def ready() -> bool:
-            # A proxy that the environment names knows no way to this machine, and without TLS
-            # there are no certificates to load.
+            # A proxy that the environment names knows no way to this machine, and the certificate
+            # is made out to the name by which clients call it.
             async with httpx.AsyncClient(trust_env=False, verify=False, timeout=_PROBE_S) as client:
                 try:
                     answer = await client.get(f"{self.http_url}/ready")
@@ -176,6 +181,8 @@ class Mesh:
             "GATEWAY_VAD_TARGET": f"unix:{self._socket('vad')}",
             "GATEWAY_ASR_TARGETS": json.dumps([f"unix:{self._socket('asr')}"]),
             "GATEWAY_LANGUAGE": options.language,
+            "GATEWAY_TLS_CERT_FILE": options.tls_cert,
+            "GATEWAY_TLS_KEY_FILE": options.tls_key,
         }
         if options.max_sessions:
             environment["GATEWAY_MAX_SESSIONS"] = str(options.max_sessions)

@@ -204,11 +204,13 @@ def _write(text: str, target: Path | None) -> None:
 
 
 def _client(url: str, *, timeout_s: float, api_key: str = "") -> httpx.AsyncClient:
-    # A proxy that the environment names knows no way to this machine.
     host = httpx.URL(url).host
     return httpx.AsyncClient(
         base_url=url,
         headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
         timeout=httpx.Timeout(timeout_s, connect=5),
+        # SSL_CERT_FILE names a CA of one's own, for this machine too ...
+        verify=httpx.create_ssl_context(),
+        # ... to which a proxy that the environment names knows no way.
         trust_env=host not in {"127.0.0.1", "localhost", "::1"},
     )

@@ -66,6 +66,16 @@ def test_a_model_of_ones_own_is_named_by_its_whole_path(
     assert told["asr"]["ASR_MODEL"] == str(tmp_path / "mine")
 
 
+def test_a_mesh_that_speaks_tls_says_so_and_one_for_a_job_never_does(tmp_path: Path) -> None:
+    mesh = make(tmp_path, MeshOptions(tls_cert="a.pem", tls_key="a.key"))
+    assert mesh.http_url == "https://127.0.0.1:8000"
+    assert mesh.ws_url == "wss://127.0.0.1:8000"
+    told = environments(mesh)["gateway"]
+    assert (told["GATEWAY_TLS_CERT_FILE"], told["GATEWAY_TLS_KEY_FILE"]) == ("a.pem", "a.key")
+    told = environments(make(tmp_path, MeshOptions(private=True)))["gateway"]
+    assert (told["GATEWAY_TLS_CERT_FILE"], told["GATEWAY_TLS_KEY_FILE"]) == ("", "")
+
+
 @pytest.mark.parametrize(
     ("host", "http", "ws", "target"),
     [

@@ -16,6 +16,7 @@ import pytest
 
 from services.cli.live import converse, read_wav
 from services.common.channel import open_channel, serves
+from tests.certificates import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,35 @@ def voxmesh(*arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=240,
+        check=False,
+    )
+
+
+PLAY = """
+import asyncio, sys
+import grpc
+from pathlib import Path
+from services.cli.live import converse, read_wav
+
+session = asyncio.run(
+    converse(
+        sys.argv[1],
+        read_wav(Path(sys.argv[2])),
+        speed=4,
+        credentials=grpc.ssl_channel_credentials(),
+    )
+)
+print(session.transcript.text)
+"""
+
+
+def play(target: str, recording: Path) -> subprocess.CompletedProcess[str]:
+    """Speak gRPC over TLS, in a process of its own: gRPC looks for its CAs once."""
+    return subprocess.run(
+        [sys.executable, "-c", PLAY, target, str(recording)],
+        capture_output=True,
+        text=True,
+        timeout=120,
         check=False,
     )
 
@@ -68,6 +98,30 @@ async def test_speech_comes_back_as_words_with_their_delays(
     assert 0 < ends[0] < ends[-1] <= session.audio_s + 0.5
     for word in session.transcript.words:
         assert -0.5 < word.first_delay_s <= word.final_delay_s < 30
+
+
+async def test_a_mesh_with_a_certificate_is_reached_by_clients_that_are_told_of_its_ca(
+    own_mesh: "Callable[..., AbstractContextManager[ServedMesh]]",
+    speech: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ca = Authority(tmp_path)
+    pair, recording = ca.issue("gateway"), speech / "beckett.wav"
+    monkeypatch.setenv("GATEWAY_TLS_KEY_FILE", str(pair.key))
+    with own_mesh("tiny.en", "--tls-cert", str(pair.cert)) as mesh:
+        url = f"https://127.0.0.1:{mesh.port}"
+        assert f"{url}/v1" in mesh.logs()
+        stranger = voxmesh("transcribe", "--server", url, str(recording))
+        assert stranger.returncode == 1
+        assert "CERTIFICATE_VERIFY_FAILED" in stranger.stderr
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca.file))
+        transcribed = voxmesh("transcribe", "--server", url, str(recording))
+        assert transcribed.returncode == 0, transcribed.stderr
+        assert plain(transcribed.stdout) == BECKETT
+        monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(ca.file))
+        live = await asyncio.to_thread(play, mesh.grpc_target, recording)
+        assert plain(live.stdout) == BECKETT, live.stderr
 
 
 async def test_a_service_that_is_killed_is_back_and_the_next_session_works(

@@ -137,6 +137,11 @@ FREE = ["--port", "0", "--grpc-port", "0"]
         "127.0.0.1": {"GATEWAY_HOST": "127.0.0.1"},
         "0.0.0.0": {"GATEWAY_HOST": "0.0.0.0"},
     },
+    tls_cert={
+        "": {"GATEWAY_TLS_CERT_FILE": ""},
+        "a.pem": {"GATEWAY_TLS_CERT_FILE": "a.pem"},
+    },
+    tls_key={"": {"GATEWAY_TLS_KEY_FILE": ""}, "a.key": {"GATEWAY_TLS_KEY_FILE": "a.key"}},
     threads={0: {"ASR_THREADS": None}, 3: {"ASR_THREADS": "3"}},
     max_sessions={0: {"GATEWAY_MAX_SESSIONS": None}, 7: {"GATEWAY_MAX_SESSIONS": "7"}},
     log_level={
