@@ -21,7 +21,7 @@ class Link:
         """
         self.target = target
         self.quarantine = asyncio.Lock()
-        """Held by the one session that is tried alone, because its audio may be what kills replicas.
+        """Held by the one session that is tried alone: its audio may be what kills replicas.
 
         Sessions that share a replica lose their streams together: tried again together, those of
         innocent audio would seem as guilty as the one that kills.

@@ -67,7 +67,7 @@ class Session:
         Args:
             config: What the client asked for, its model and language resolved.
             limits: What the session may use.
-            vad: Link of the VAD.
+            vad: The VAD.
             asr: The pool that serves the model.
 
         """

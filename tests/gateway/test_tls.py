@@ -303,7 +303,7 @@ async def test_a_gateway_that_its_stages_believe_gets_words_from_them(
     ):
         await gateway.pools.describe()
         assert await gateway.ready() == {"vad": True, "asr": True}
-        with gateway.session(SessionConfig("s1", "test")) as session:
+        async with gateway.session(SessionConfig("s1", "test")) as session:
             await session.run(silence(2))
         assert session.transcript.words == SAID
 
