@@ -40,7 +40,7 @@ def create_app(gateway: Gateway, protocols: Sequence[BaseRoute] = ()) -> Starlet
 
     async def ready(_request: Request) -> JSONResponse:
         stages = await gateway.ready()
-        fit = all(stages.values()) and not gateway.draining
+        fit = all(stages.values()) and not gateway.draining.is_set()
         return JSONResponse({"ready": fit, "stages": stages}, 200 if fit else 503)
 
     async def metrics(_request: Request) -> Response:

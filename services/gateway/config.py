@@ -55,7 +55,7 @@ class Settings(ServiceSettings):
     """How long a session that may be resumed waits for its client to connect again, in seconds."""
     inbox_bytes: int = Field(default=8 * 1024 * 1024, ge=64 * 1024, le=1024 * 1024 * 1024)
     """Bytes taken from a client ahead of its session, so that pings are answered meanwhile."""
-    max_messages_per_s: int = Field(default=500, ge=1, le=100_000)
+    max_messages_per_s: int = Field(default=2000, ge=1, le=100_000)
     """Messages taken from a connection in a second; one that sends more is read more slowly."""
     pcm_input: bool = True
     """Whether browsers on /asr are asked for PCM rather than for MediaRecorder's WebM."""

@@ -37,16 +37,12 @@ class Gateway:
         self._vad = Link(settings.vad_target, self._identity)
         self._slots = Slots(settings.max_sessions)
         self._slots_by_key: dict[str, Slots] = {}
-        self._draining = False
+        self.draining = asyncio.Event()
+        """Set when the process is to end: new sessions are refused."""
         self.closing = asyncio.Event()
         """Set when live clients have talked long enough: what they said so far is all there is."""
         self.resumption = Resumption(settings.resume_s, settings.max_sessions, self.closing)
         self._left = Bell()
-
-    @property
-    def draining(self) -> bool:
-        """Whether new sessions are refused because the process is to end."""
-        return self._draining
 
     @property
     def open_sessions(self) -> int:
@@ -61,7 +57,7 @@ class Gateway:
             DrainingError: The gateway is stopping.
 
         """
-        if self._draining:
+        if self.draining.is_set():
             raise DrainingError("the gateway is stopping")
         self._slots.check()
         self._slots_of(caller).check()
@@ -116,7 +112,7 @@ class Gateway:
 
     async def healthy(self) -> bool:
         """Whether a new session would be served now."""
-        return not self._draining and all((await self.ready()).values())
+        return not self.draining.is_set() and all((await self.ready()).values())
 
     async def drain(self, timeout_s: float) -> None:
         """Take no new sessions, and return when those that are open have ended, or in time.
@@ -124,7 +120,7 @@ class Gateway:
         Half of the time is for sessions to end by themselves. Then live ones are ended, so that
         their last words still arrive.
         """
-        self._draining = True
+        self.draining.set()
         await self._emptied(timeout_s / 2)
         self.closing.set()
         await self._emptied(timeout_s / 2)

@@ -209,6 +209,8 @@ async def test_a_stopping_gateway_brings_the_last_words_home() -> None:
         await drain
         error = await refusal(stub, pb.ConverseRequest(open=PCM))
     assert words_of(responses) == [" w0"]
+    [notice] = [each.notice for each in responses if each.HasField("notice")]
+    assert (notice.stage, notice.code) == ("gateway", "DRAINING")
     assert error.code() is grpc.StatusCode.UNAVAILABLE
 
 

@@ -1,5 +1,6 @@
 """``/v1/converse``: the gateway's own protocol over a WebSocket."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -113,3 +114,22 @@ async def test_a_client_without_a_key_is_refused_at_the_handshake() -> None:
         async with client(url, additional_headers={"Authorization": "Bearer a"}) as socket:
             await socket.send(json.dumps(OPEN))
             assert "opened" in json.loads(await socket.recv())
+
+
+async def test_a_stopping_gateway_brings_the_last_words_home_and_says_why_it_hangs_up() -> None:
+    """G1."""
+    said = words_at(0.5)
+    async with (
+        running(FakeVad(spans_of(said)), FakeAsr(said)) as mesh,
+        served(mesh.gateway) as port,
+        client(f"ws://127.0.0.1:{port}/v1/converse") as socket,
+    ):
+        await socket.send(json.dumps(OPEN))
+        await socket.recv()
+        await socket.send(bytes(2 * RATE * 2))
+        await asyncio.sleep(0.2)  # the audio has arrived
+        await mesh.gateway.drain(1.0)
+        messages = await rest(socket)
+    assert words_of(messages) == [" w0"]
+    assert messages[-1] == {"finished": {}}
+    assert socket.close_code == 1012

@@ -179,12 +179,13 @@ class _Connection:
                     receive = tasks.create_task(self._receive(requests), name="converse.receive")
                     leave = tasks.create_task(_leave(wanted), name="converse.leave")
                     close = tasks.create_task(self._gateway.closing.wait(), name="converse.close")
+                    drain = tasks.create_task(self._announce_end(), name="converse.drain")
                     await self._show()
                     if self._session.transcript.finished:
                         # A resumed session may have ended before. It is ``finish`` that is
                         # answered: gRPC clients lose what comes while they still send.
                         await asyncio.wait((receive, close), return_when=asyncio.FIRST_COMPLETED)
-                    for task in (receive, leave, close):
+                    for task in (receive, leave, close, drain):
                         task.cancel()
             if live.failure is not None:
                 raise live.failure
@@ -203,6 +204,12 @@ class _Connection:
         if self._token:
             opened.resume_within.FromNanoseconds(round(self._gateway.settings.resume_s * 1e9))
         return opened
+
+    async def _announce_end(self) -> None:
+        """Tell the client when the gateway is about to stop."""
+        await self._gateway.draining.wait()
+        notice = pb.Notice(stage="gateway", code="DRAINING", message="the gateway is stopping")
+        await self._say(pb.ConverseResponse(notice=notice))
 
     async def _receive(self, requests: Requests) -> None:
         """Take in what the client says to its ``finish``.

@@ -26,7 +26,7 @@ from services.common.errors import (
 from services.common.rpc import RETRY_DELAY_S
 from services.gateway.gateway import Gateway
 from services.gateway.protocols.converse import converse
-from services.gateway.protocols.frames import send_text
+from services.gateway.protocols.frames import hang_up, send_text
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -58,8 +58,7 @@ async def serve(websocket: WebSocket, gateway: Gateway) -> None:
         log.exception("unexpected error")
         await _close(websocket, _INTERNAL, None)
     else:
-        with suppress(WebSocketDisconnect):
-            await websocket.close(_NORMAL)
+        await hang_up(websocket, restarting=gateway.closing.is_set())
 
 
 async def _requests(websocket: WebSocket) -> AsyncIterator[pb.ConverseRequest]:

@@ -1,11 +1,14 @@
-"""Sending over a WebSocket whose client may be gone."""
+"""Speaking over a WebSocket whose client may be gone."""
 
 import asyncio
+from contextlib import suppress
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from services.common.errors import ClientLeftError
 
+_NORMAL = 1000
+_SERVICE_RESTART = 1012
 _SEND_S = 30.0
 """A client that takes no message for so long is gone."""
 
@@ -22,3 +25,15 @@ async def send_text(websocket: WebSocket, text: str) -> None:
             await websocket.send_text(text)
     except (WebSocketDisconnect, TimeoutError):
         raise ClientLeftError from None
+
+
+async def hang_up(websocket: WebSocket, *, restarting: bool) -> None:
+    """Close the connection after everything has been said.
+
+    Args:
+        websocket: The connection.
+        restarting: Whether it ends because the gateway does.
+
+    """
+    with suppress(WebSocketDisconnect):
+        await websocket.close(_SERVICE_RESTART if restarting else _NORMAL)

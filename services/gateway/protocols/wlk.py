@@ -20,7 +20,7 @@ from services.common.errors import (
 from services.gateway.decoder import ContainerFormat, open_decoder
 from services.gateway.gateway import Gateway
 from services.gateway.inbox import Inbox
-from services.gateway.protocols.frames import send_text
+from services.gateway.protocols.frames import hang_up, send_text
 from services.gateway.protocols.wlk_view import Message, View
 from services.gateway.session import Session, SessionConfig
 from services.gateway.tasks import first_error
@@ -125,8 +125,7 @@ class _Connection:
             # The client closes; one that does not is not waited for for ever.
             await asyncio.wait((receive,), timeout=self._settings.idle_s)
             receive.cancel()
-        with suppress(WebSocketDisconnect):
-            await self._websocket.close()
+        await hang_up(self._websocket, restarting=self._gateway.closing.is_set())
 
     async def _close(self) -> None:
         """End the session when the gateway has to stop."""

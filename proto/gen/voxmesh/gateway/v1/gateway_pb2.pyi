@@ -538,9 +538,11 @@ class Notice(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     RETRYABLE_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """"vad", "asr", "diarizer" or "translator"."""
+    """"vad", "asr", "diarizer" or "translator", or "gateway" itself."""
     code: _builtins.str
-    """A constant such as "DEGRADED" or "RECOVERED"."""
+    """"DEGRADED" or "RECOVERED" for a stage; "DRAINING" for a gateway that will stop: finish, and go on
+    in a session on another one.
+    """
     message: _builtins.str
     """A sentence for people."""
     retryable: _builtins.bool
