@@ -18,4 +18,5 @@ class Throttle:
         """Wait until the next message may pass."""
         now_s = asyncio.get_running_loop().time()
         self._due_s = max(self._due_s, now_s) + self._interval_s
-        await asyncio.sleep(max(0.0, self._due_s - 1.0 - now_s))
+        if (early_s := self._due_s - 1.0 - now_s) > 0:
+            await asyncio.sleep(early_s)

@@ -21,7 +21,7 @@ async def test_a_second_s_worth_passes_at_once_and_the_rest_at_its_pace(
     throttle = Throttle(4)
     for _ in range(6):
         await throttle.admit()
-    assert waited_s == [0, 0, 0, 0, 0.25, 0.25]
+    assert waited_s == [0.25, 0.25]
     now_s += 60
     await throttle.admit()
-    assert waited_s[-1] == 0, "who paused owes nothing"
+    assert len(waited_s) == 2, "who paused owes nothing"
