@@ -51,6 +51,8 @@ class Heard:
     notices: list[str] = field(default_factory=list)
     failure: str = ""
     """Status and message with which the gateway refused or ended it."""
+    failed_after_s: float = 0.0
+    """How long after the call."""
     _final_at_s: list[float] = field(default_factory=list, repr=False)
 
     @property
@@ -88,6 +90,7 @@ class Heard:
             "held_s": self.held_s,
             "notices": self.notices,
             "failure": self.failure,
+            "failed_after_s": self.failed_after_s,
         }
 
     @classmethod
@@ -118,6 +121,7 @@ async def converse(
     """
     heard = Heard(pace=pace)
     sending = _Sending(clip, heard, on_sent)
+    called = time.monotonic()
     try:
         async with (
             open_channel(target) as channel,
@@ -130,6 +134,7 @@ async def converse(
         heard.failure = f"{error.code().name}: {error.details()}"
     except TimeoutError:
         heard.failure = "TIMEOUT: the session did not end"
+    heard.failed_after_s = time.monotonic() - called if heard.failure else 0.0
     heard.finished_s = sending.clock_s()
     return heard
 

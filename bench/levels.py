@@ -78,6 +78,7 @@ def summary(level: Level) -> dict[str, Any]:
         "sessions": level.sessions,
         "plays": len(level.heard),
         "refused": sum(heard.refused for _, heard in level.heard),
+        "refused_after_s": quantiles([h.failed_after_s for _, h in level.heard if h.refused]),
         "failures": sorted({h.failure for _, h in level.heard if h.failure and not h.refused}),
         "notices": sorted({notice for _, heard in level.heard for notice in heard.notices}),
         "words_timed": len(delays),

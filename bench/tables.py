@@ -147,6 +147,27 @@ def _capacity(found: Found) -> str:
     return f"{carries}\n\n{_table(columns, rows)}\n\n{_latency(found)}\n\n{picture}"
 
 
+def _overload(found: Found) -> str:
+    columns = ["arrivals", "plays refused, of", "refused after, p50 / p99 s"]
+    columns += ["final, p50 / p95 s", "first shown, p50 / p95 s", "times the delay of one alone"]
+    columns += ["WER %", "cores"]
+    alone = found["levels"][0]["final_s"]["p50"]
+    rows = [
+        [
+            level["sessions"],
+            f"{level['refused']}, {level['plays']}",
+            _some(level["refused_after_s"], "p50", "p99"),
+            _some(level["final_s"], "p50", "p95"),
+            _some(level["first_shown_s"], "p50", "p95"),
+            level["final_s"]["p50"] / alone,
+            level["wer_percent"],
+            level["cores_used"],
+        ]
+        for level in found["levels"]
+    ]
+    return _table(columns, rows)
+
+
 def _pauses(found: Found) -> str:
     lengths = found["by_length"]
     columns = ["pause"] + [f"{row['pause_s']:g} s" for row in lengths if row["kind"] == "zeros"]
@@ -243,6 +264,7 @@ _TABLES = {
     "accuracy": _accuracy,
     "latency": _latency,
     "capacity": _capacity,
+    "overload": _overload,
     "pauses": _pauses,
     "growth": _growth,
     "updates": _updates,

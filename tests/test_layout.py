@@ -112,6 +112,22 @@ def test_the_domain_knows_no_grpc_no_asyncio_and_no_clock(path: Path) -> None:
     assert not imported & {"grpc", "asyncio", "time", "datetime"}
 
 
+WALL_CLOCK = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "date.today"}
+TELLS_A_DATE = {"gateway/protocols/openai.py"}
+"""When its models came to be, which OpenAI's clients want to know."""
+
+
+def test_nothing_waits_for_the_clock_on_the_wall() -> None:
+    """F7."""
+    found = {
+        f"{path.relative_to(ROOT / 'services')}"
+        for path in (ROOT / "services").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in WALL_CLOCK
+    }
+    assert found == TELLS_A_DATE
+
+
 def tracked() -> list[Path]:
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
