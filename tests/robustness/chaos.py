@@ -7,6 +7,7 @@ faults again.
 
 import argparse
 import asyncio
+import itertools
 import random
 import signal
 import tempfile
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.corpus import two_cities
+from bench.corpus import recordings, two_cities
 from bench.report import quantiles
 from bench.score import Tally, compare
 from services.cli import resuming
@@ -38,8 +39,8 @@ _ANSWER_S = 60.0
 _SLOW_S = 5.0
 _STOPPED_S, _RUNNING_S = 0.2, 0.05
 """A slow replica stops and runs for so long in turn."""
-_UNDISTURBED = 8
-"""Sessions that tell how a model that does not always answer alike hears the speech."""
+_STAGGER_S = 0.37
+"""Between the first words of two clients."""
 
 FAULTS = ("kill", "drain", "freeze", "slow", "cut")
 """SIGKILL or SIGTERM for a replica, SIGSTOP and later SIGCONT, both many times in a few seconds,
@@ -64,14 +65,21 @@ class Speech:
         return len(self.pcm) / 2 / SAMPLE_RATE_HZ
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What somebody said, and what their client was told."""
+
+    speech: Speech
+    history: History
+
+
 @dataclass(slots=True)
 class Outcome:
     """What became of a run."""
 
-    speech: Speech
-    undisturbed: list[History] = field(default_factory=list)
-    """Sessions before the first fault."""
-    histories: list[History] = field(default_factory=list)
+    undisturbed: list[Session] = field(default_factory=list)
+    """Before the first fault."""
+    sessions: list[Session] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     killed_s: list[float] = field(default_factory=list)
     """When replicas were killed."""
@@ -80,34 +88,38 @@ class Outcome:
 
     @property
     def words(self) -> list[str] | None:
-        """What every session has to say; None: that varies with the model's mood."""
+        """What every session has to say; None: a model may word it otherwise each time."""
         [undisturbed, *_] = self.undisturbed
-        return [word.text for word in undisturbed.words] if self.speech.script else None
+        if not undisturbed.speech.script:
+            return None
+        return [word.text for word in undisturbed.history.words]
 
     @property
     def violations(self) -> list[str]:
         """What was not as promised."""
         return [
             f"session {number}: {violation}"
-            for number, history in enumerate(self.histories)
-            for violation in violations(history, self.words)
+            for number, session in enumerate(self.sessions)
+            for violation in violations(session.history, self.words)
         ]
-
-    def wer_percent(self, histories: Sequence[History]) -> float:
-        """Word error rate of sessions with a model."""
-        texts = ["".join(word.text for word in history.words) for history in histories]
-        tallies = [compare(self.speech.text, text, "en").tally for text in texts]
-        return sum(tallies, start=Tally()).wer_percent
 
     def next_commits_s(self) -> list[float]:
         """How long after each kill each session that still spoke committed something again."""
         return [
             min(later) - killed
             for killed in self.killed_s
-            for history in self.histories
-            if (later := [at for at in history.commits_s if at > killed])
-            and any(at < killed for at in history.commits_s)
+            for commits_s in (session.history.commits_s for session in self.sessions)
+            if (later := [at for at in commits_s if at > killed])
+            and any(at < killed for at in commits_s)
         ]
+
+
+def wer_percent(sessions: Sequence[Session]) -> float:
+    """Word error rate of sessions with a model."""
+    tallies = [
+        compare(session.speech.text, session.history.text, "en").tally for session in sessions
+    ]
+    return round(sum(tallies, start=Tally()).wer_percent, 2)
 
 
 def marked_speech() -> Speech:
@@ -117,14 +129,14 @@ def marked_speech() -> Speech:
     return Speech(mark(pcm, script), script)
 
 
-def read_speech() -> Speech:
-    """The same for a model."""
-    clip = two_cities().clip()
-    return Speech(clip.pcm, text=clip.text)
+def read_speech(manifest: Path | None) -> list[Speech]:
+    """Speech for a model: recordings, or the same 44 s."""
+    found = [two_cities()] if manifest is None else recordings(manifest)
+    return [Speech(clip.pcm, text=clip.text) for clip in (one.clip() for one in found)]
 
 
-async def speak(target: str, speech: Speech, *, speed: float) -> History:
-    """Hold one session to its end; what its client was told."""
+async def speak(target: str, speech: Speech, *, speed: float) -> Session:
+    """Hold one session to its end."""
     history = History()
 
     def hear(answer: pb.ConverseResponse) -> None:
@@ -148,11 +160,11 @@ async def speak(target: str, speech: Speech, *, speed: float) -> History:
     ):
         tasks.create_task(play(), name="chaos.play")
         await resuming.converse(rpc.GatewayServiceStub(channel), opening, outbox, hear)
-    return history
+    return Session(speech, history)
 
 
 async def chaos(
-    speech: Speech,
+    speeches: Sequence[Speech],
     *,
     seed: int,
     duration_s: float,
@@ -167,7 +179,7 @@ async def chaos(
     """Run a fleet, let clients speak, and hit it.
 
     Args:
-        speech: What every session says, over and over while there is time.
+        speeches: What clients say one after the other, while there is time; with a script, one.
         seed: Decides the faults.
         duration_s: For how long there are faults, in seconds; sessions that are open then end.
         every_s: Mean time between two of them, in seconds.
@@ -180,40 +192,47 @@ async def chaos(
 
     """
     rng = random.Random(seed)
-    outcome = Outcome(speech)
+    outcome = Outcome()
     with tempfile.TemporaryDirectory(prefix="voxmesh-chaos-") as name:
         folder = Path(name)
         script = folder / "script.json"
-        save(speech.script, script)
+        save(speeches[0].script, script)
         fleet = Fleet(folder, model=model) if model else Fleet(folder, script=script)
 
         async def work() -> None:
-            outcome.undisturbed = await asyncio.gather(
-                *(
-                    speak(fleet.grpc_target, speech, speed=speed if model else max(speed, 2.0))
-                    for _ in range(_UNDISTURBED if model else 1)
-                )
+            outcome.undisturbed = await (
+                clients(fleet.grpc_target, sessions, turns=2, speed=speed)
+                if model
+                else clients(fleet.grpc_target, 1, turns=1, speed=max(speed, 2.0))
             )
             proxy = Proxy(fleet.grpc_port)
             until = time.monotonic() + duration_s
             async with proxy.listening() as port, asyncio.TaskGroup() as tasks:
-                target = f"127.0.0.1:{port}"
-                clients = [
-                    tasks.create_task(client(target, number, until), name=f"chaos.{number}")
-                    for number in range(sessions)
-                ]
                 tasks.create_task(
                     _hit(fleet, proxy, outcome, rng, until, every_s, faults, frozen_s, report),
                     name="chaos.hit",
                 )
-                await asyncio.wait(clients)
+                target = f"127.0.0.1:{port}"
+                outcome.sessions = await clients(target, sessions, until=until, speed=speed)
 
-        async def client(target: str, number: int, until: float) -> None:
-            await asyncio.sleep(number * 0.37)
-            while True:
-                outcome.histories.append(await speak(target, speech, speed=speed))
-                if time.monotonic() > until:
-                    return
+        async def clients(
+            target: str, number: int, *, turns: int = 0, until: float = 0.0, speed: float
+        ) -> list[Session]:
+            """Let clients speak, each so often, or until some time."""
+            done: list[Session] = []
+
+            async def client(first: int) -> None:
+                await asyncio.sleep(first * _STAGGER_S)
+                for turn in itertools.count(1):
+                    speech = speeches[(first + turn) % len(speeches)]
+                    done.append(await speak(target, speech, speed=speed))
+                    if turn == turns or (not turns and time.monotonic() > until):
+                        return
+
+            async with asyncio.TaskGroup() as tasks:
+                for first in range(number):
+                    tasks.create_task(client(first), name=f"chaos.client.{first}")
+            return done
 
         await fleet.run(work)
     return outcome
@@ -297,12 +316,13 @@ def main() -> None:
     parser.add_argument("--faults", nargs="+", choices=(*FAULTS, "roll"), default=FAULTS)
     parser.add_argument("--frozen", type=float, default=15.0, help="seconds until a replica thaws")
     parser.add_argument("--model", default="", help="a real one, such as tiny.en")
+    parser.add_argument("--manifest", type=Path, help="what is said to it; default: 44 s of speech")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     chosen = parser.parse_args()
     print(f"seed {chosen.seed}")
     outcome = asyncio.run(
         chaos(
-            read_speech() if chosen.model else marked_speech(),
+            read_speech(chosen.manifest) if chosen.model else [marked_speech()],
             seed=chosen.seed,
             duration_s=60 * chosen.minutes,
             every_s=chosen.every,
@@ -312,12 +332,12 @@ def main() -> None:
             model=chosen.model,
         )
     )
-    print(f"{len(outcome.histories)} sessions, faults: {dict(outcome.faults)}")
+    print(f"{len(outcome.sessions)} sessions, faults: {dict(outcome.faults)}")
     print(f"next commit after a kill, in s: {quantiles(outcome.next_commits_s())}")
     print(f"replicas told to stop had streams for, in s: {quantiles(outcome.moved_s)}")
     if chosen.model:
-        before, after = map(outcome.wer_percent, (outcome.undisturbed, outcome.histories))
-        print(f"word error rate: {before} % undisturbed, {after} % in all sessions")
+        before, after = wer_percent(outcome.undisturbed), wer_percent(outcome.sessions)
+        print(f"word error rate: {before} % undisturbed, {after} % when hit")
     print("\n".join(outcome.violations) or "everything was as promised")
     raise SystemExit(bool(outcome.violations))
 

@@ -27,6 +27,11 @@ class History:
         return [word for told in self.told for word in told.answer.captions.words]
 
     @property
+    def text(self) -> str:
+        """The words as text."""
+        return "".join(word.text for word in self.words)
+
+    @property
     def commits_s(self) -> list[float]:
         """When words came."""
         return [told.at_s for told in self.told if told.answer.captions.words]

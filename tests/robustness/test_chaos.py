@@ -11,7 +11,7 @@ async def test_no_word_is_lost_repeated_or_moved(models: Models) -> None:
     models("silero-vad")
     models("speech")
     outcome = await chaos(
-        marked_speech(), seed=SEED, duration_s=20, every_s=1.5, sessions=4, speed=3.0
+        [marked_speech()], seed=SEED, duration_s=20, every_s=1.5, sessions=4, speed=3.0
     )
     assert len(outcome.words or ()) > 50
     assert set(outcome.faults) == set(FAULTS)
