@@ -8,6 +8,7 @@ from typing import Any
 
 from services.common.errors import CheckpointError
 from services.common.timeline import samples
+from services.common.wire import MAX_POSITION
 from services.common.words import Word
 
 VERSION = 2
@@ -60,12 +61,12 @@ def decode(data: bytes) -> State:
         if fields.pop("version") != VERSION:
             raise CheckpointError("the checkpoint is of another version")
         state = State(
-            window_first_sample=int(fields["window_first_sample"]),
-            through_sample=int(fields["through_sample"]),
-            settled_sample=int(fields["settled_sample"]),
+            window_first_sample=_position(fields["window_first_sample"]),
+            through_sample=_position(fields["through_sample"]),
+            settled_sample=_position(fields["settled_sample"]),
             committed=tuple(map(_word, fields["committed"])),
             hypotheses=tuple(tuple(map(_word, words)) for words in fields["hypotheses"]),
-            context=tuple(map(int, fields["context"])),
+            context=tuple(map(_token, fields["context"])),
             language_code=str(fields["language_code"]),
         )
     except (
@@ -83,10 +84,26 @@ def decode(data: bytes) -> State:
 
 
 def _word(fields: dict[str, Any]) -> Word:
+    text = str(fields["text"])
+    text.encode()  # JSON can spell what UTF-8 cannot.
     return Word(
-        text=str(fields["text"]),
-        first_sample=int(fields["first_sample"]),
-        end_sample=int(fields["end_sample"]),
+        text=text,
+        first_sample=_position(fields["first_sample"]),
+        end_sample=_position(fields["end_sample"]),
         probability=float(fields["probability"]),
-        token_ids=tuple(map(int, fields["token_ids"])),
+        token_ids=tuple(map(_token, fields["token_ids"])),
     )
+
+
+def _position(value: Any) -> int:
+    return _below(MAX_POSITION + 1, int(value))
+
+
+def _token(value: Any) -> int:
+    return _below(1 << 31, int(value))
+
+
+def _below(limit: int, value: int) -> int:
+    if not 0 <= value < limit:
+        raise ValueError(f"{value} is not within 0 to {limit}")
+    return value

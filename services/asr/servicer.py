@@ -15,6 +15,7 @@ from services.asr.turns import Seat
 from services.common import telemetry
 from services.common.admission import Admission
 from services.common.errors import (
+    CheckpointError,
     ClientLeftError,
     InvalidRequestError,
 )
@@ -125,8 +126,8 @@ class AsrServicer(rpc.AsrServiceServicer):
         config = opened.config
         task = wire.check_config(config, self._recognizer, self._model)
         resumed = opened.checkpoint if opened.HasField("checkpoint") else None
-        state = state_of(resumed, self._format)
         languages = self._recognizer.language_codes
+        state = self._resumed_state(resumed)
         pace = self._paces.get(config.pace, self._live)
         told = wire.prompt_text(config)
         return Transcriber(
@@ -136,8 +137,17 @@ class AsrServicer(rpc.AsrServiceServicer):
             task=task,
             prompt=self._recognizer.encode_text(told) if told else (),
             temperature=round(config.temperature, 6),
-            state=None if state is None else checkpoint.decode(state),
+            state=state,
         )
+
+    def _resumed_state(self, resumed: stage_pb2.Checkpoint | None) -> checkpoint.State | None:
+        encoded = state_of(resumed, self._format)
+        if encoded is None:
+            return None
+        state = checkpoint.decode(encoded)
+        if state.language_code not in {"", *self._recognizer.language_codes}:
+            raise CheckpointError(f"the model has no language {state.language_code!r}")
+        return state
 
     async def _say_go_away(self, send: Send[pb.TranscribeResponse]) -> None:
         await send(pb.TranscribeResponse(go_away=await self._admission.farewell()))

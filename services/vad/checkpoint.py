@@ -12,7 +12,7 @@ import numpy as np
 
 from services.common.audio import FloatArray
 from services.common.errors import CheckpointError
-from services.vad.detector import Detector
+from services.vad.detector import WINDOW_SAMPLES, Detector
 from services.vad.endpointer import EndpointerState
 
 VERSION = 1
@@ -62,6 +62,11 @@ def decode(data: bytes, memory_size: int) -> tuple[EndpointerState, FloatArray]:
     memory = np.frombuffer(body, "<f4", offset=_STATE.size).astype(np.float32)
     if not np.isfinite(memory).all() or math.isnan(probability + quietest):
         raise CheckpointError("the checkpoint is damaged: it holds something that is no number")
+    positions = (floor, end, quietest_at, through if start == _ABSENT else start)
+    if min(positions) < 0 or max(positions) > through + WINDOW_SAMPLES:
+        raise CheckpointError("the checkpoint holds no state: it knows of what nobody has heard")
+    if speaking and start == _ABSENT:
+        raise CheckpointError("the checkpoint holds no state: somebody speaks who never started")
     state = EndpointerState(
         through_sample=through,
         floor_sample=floor,

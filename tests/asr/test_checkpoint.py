@@ -24,7 +24,7 @@ words = st.builds(
 
 @st.composite
 def states(draw: st.DrawFn) -> State:
-    first = draw(st.integers(0, 1 << 48))
+    first = draw(st.integers(0, (1 << 48) - samples(30)))
     return State(
         window_first_sample=first,
         through_sample=first + draw(st.integers(0, samples(30))),
@@ -93,6 +93,13 @@ def sealed(text: bytes) -> bytes:
         {"hypotheses": FIELDS["hypotheses"][0]},
         {"context": ["x"]},
         {"context": 5},
+        {"context": [-1]},
+        {"context": [1 << 31]},
+        {"settled_sample": -1},
+        {"window_first_sample": 10**30, "through_sample": 10**30},
+        {"committed": [{**FIELDS["committed"][0], "end_sample": 10**30}]},
+        {"committed": [{**FIELDS["committed"][0], "token_ids": [1 << 31]}]},
+        {"committed": [{**FIELDS["committed"][0], "text": "\ud800"}]},
     ],
     ids=str,
 )

@@ -235,6 +235,12 @@ async def test_a_model_that_is_not_served_is_not_found(tmp_path: Path) -> None:
         (stage_pb2.Checkpoint(format="whisper-base/1"), "reads 'whisper-scripted/2'"),
         (stage_pb2.Checkpoint(format="whisper-scripted/2", state=b"x"), "damaged"),
         (stage_pb2.Checkpoint(format="whisper-scripted/2"), "damaged"),
+        (
+            stage_pb2.Checkpoint(
+                format=FORMAT, state=checkpoint.encode(State(0, 0, 0, language_code="xx"))
+            ),
+            "no language 'xx'",
+        ),
     ],
 )
 async def test_a_foreign_or_damaged_checkpoint_is_refused(

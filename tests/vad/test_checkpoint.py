@@ -7,31 +7,39 @@ from hypothesis.extra.numpy import arrays
 from services.common.audio import FloatArray
 from services.common.errors import CheckpointError
 from services.vad import checkpoint
+from services.vad.detector import WINDOW_SAMPLES
 from services.vad.endpointer import EndpointerState
 
-positions = st.integers(0, 1 << 62)
-states = st.builds(
-    EndpointerState,
-    through_sample=positions,
-    floor_sample=positions,
-    probability=st.floats(0, 1),
-    start_sample=st.none() | positions,
-    speaking=st.booleans(),
-    end_sample=positions,
-    quietest=st.floats(0, 1) | st.just(float("inf")),
-    quietest_sample=positions,
-)
+
+
+@st.composite
+def states(draw: st.DrawFn) -> EndpointerState:
+    through = draw(st.integers(0, 1 << 48))
+    positions = st.integers(0, through + WINDOW_SAMPLES)
+    start = draw(st.none() | positions)
+    return EndpointerState(
+        through_sample=through,
+        floor_sample=draw(positions),
+        probability=draw(st.floats(0, 1)),
+        start_sample=start,
+        speaking=start is not None and draw(st.booleans()),
+        end_sample=draw(positions),
+        quietest=draw(st.floats(0, 1) | st.just(float("inf"))),
+        quietest_sample=draw(positions),
+    )
+
+
 memories = arrays(np.float32, 8, elements=st.floats(-100, 100, width=32))
 
 
-@given(state=states, memory=memories)
+@given(state=states(), memory=memories)
 def test_what_is_decoded_is_what_was_encoded(state: EndpointerState, memory: FloatArray) -> None:
     decoded, remembered = checkpoint.decode(checkpoint.encode(state, memory), 8)
     assert decoded == state
     assert (remembered == memory).all()
 
 
-@given(state=states, memory=memories, position=st.integers(0, 1 << 16), bit=st.integers(0, 7))
+@given(state=states(), memory=memories, position=st.integers(0, 1 << 16), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_noticed(
     state: EndpointerState, memory: FloatArray, position: int, bit: int
 ) -> None:
@@ -52,4 +60,21 @@ def test_a_checkpoint_that_was_cut_off_is_noticed(num_bytes: int) -> None:
 def test_what_is_no_number_is_refused() -> None:
     data = checkpoint.encode(EndpointerState(0, 0), np.full(8, np.nan, np.float32))
     with pytest.raises(CheckpointError, match="no number"):
+        checkpoint.decode(data, 8)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        EndpointerState(0, 1 << 40),
+        EndpointerState(0, 0, start_sample=1 << 40),
+        EndpointerState(0, 0, end_sample=1 << 40),
+        EndpointerState(0, 0, quietest_sample=1 << 40),
+        EndpointerState(0, -1),
+        EndpointerState(0, 0, speaking=True),
+    ],
+)
+def test_a_state_that_no_stream_can_be_in_is_refused(state: EndpointerState) -> None:
+    data = checkpoint.encode(state, np.zeros(8, np.float32))
+    with pytest.raises(CheckpointError, match="holds no state"):
         checkpoint.decode(data, 8)
