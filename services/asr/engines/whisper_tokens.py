@@ -16,6 +16,10 @@ from services.common.models import ModelError
 
 _WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 """Languages that are written without spaces: each character may be a word."""
+_LONGEST_TOKEN = 128
+"""Characters of the longest token: a rule of dashes."""
+_MAX_PROMPT_CHARACTERS = MAX_PROMPT_TOKENS * _LONGEST_TOKEN
+"""What lies further back has no part in a prompt; megabytes of it would take seconds."""
 _PART = "\ufffd"
 """What a character becomes of which there are not all bytes."""
 # Marks that stand for no speech: speaker tags, notes, brackets.
@@ -74,7 +78,7 @@ class WhisperTokens:
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Token ids of a text: the last of them, if there are too many."""
-        return tuple(self._encode(text)[-MAX_PROMPT_TOKENS:])
+        return tuple(self._encode(text[-_MAX_PROMPT_CHARACTERS:])[-MAX_PROMPT_TOKENS:])
 
     def unspoken(self) -> tuple[int, ...]:
         """Tokens of text that stand for no speech: OpenAI's list."""

@@ -82,6 +82,23 @@ def test_a_prompt_is_text_and_no_longer_than_half_of_the_positions(
     assert english.prompt(range(500)) == [50360, *range(277, 500)]
 
 
+def test_of_a_long_prompt_only_the_end_is_looked_at(
+    english: WhisperTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[int] = []
+    encode = english._encode
+
+    def counted(text: str) -> list[int]:
+        looked_at.append(len(text))
+        return encode(text)
+
+    rule = " " + "-" * 128
+    expected = english.encode_text(rule * 300)
+    monkeypatch.setattr(english, "_encode", counted)
+    assert english.encode_text(rule * 30_000) == expected
+    assert sum(looked_at) < 30_000
+
+
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, models: Models) -> None:
     path = tmp_path / "tokenizer.json"
     with pytest.raises(ModelError, match="cannot be read"):
