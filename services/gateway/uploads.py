@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -58,8 +59,12 @@ async def receive_upload(request: Request, *, max_bytes: int) -> AsyncIterator[U
     too_large = UploadTooLargeError(f"the upload is limited to {max_bytes} bytes")
     if _declared_bytes(request) > max_bytes:
         raise too_large
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    if kind != b"multipart/form-data":
         raise InvalidRequestError("the request has to be multipart/form-data")
+    # With some codecs of Python, texts would come out that cannot be sent on.
+    if options.get(b"charset", b"utf-8").lower() != b"utf-8":
+        raise InvalidRequestError("the form has to be in UTF-8")
 
     async def body() -> AsyncGenerator[bytes, None]:
         size = 0
@@ -115,6 +120,6 @@ def _json_list(value: str) -> list[str] | None:
         return None
     try:
         listed = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return [str(item) for item in listed] if isinstance(listed, list) else None

@@ -78,6 +78,7 @@ def part(name: str, value: bytes, *, filename: str = "") -> bytes:
 
 
 HEADERS = {"content-type": "multipart/form-data; boundary=x"}
+FORM = part("prompt", b"\\ud800") + part("file", b"12345", filename="a") + b"--x--\r\n"
 
 
 def refusal(answer: httpx.Response) -> dict[str, Any]:
@@ -115,6 +116,7 @@ async def test_fields_and_files_arrive_in_any_order_and_with_or_without_brackets
         (['["a", "b"]'], ["a", "b"]),
         (['["a"', "c"], ['["a"', "c"]),
         (["[1]"], ["1"]),
+        (["[" * 5000], ["[" * 5000]),
         ([], []),
     ],
 )
@@ -123,6 +125,14 @@ async def test_lists_come_one_by_one_or_as_json(values: list[str], read: list[st
         answer = await client.post("/", data={"model": values}, files={"file": b"x"})
     assert answer.json()["models"] == read
     assert answer.json()["model"] == (values[-1] if values else "")
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", '"utf-8"'])
+async def test_a_form_may_say_that_it_is_in_utf_8(charset: str) -> None:
+    headers = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+    async with receiving() as (_, client):
+        answer = await client.post("/", content=FORM, headers=headers)
+    assert answer.json()["fields"] == {"prompt": ["\\ud800"]}
 
 
 async def test_what_says_itself_that_it_is_too_large_is_refused_unread() -> None:
@@ -180,6 +190,9 @@ async def test_a_client_that_stops_at_the_answer_gets_it() -> None:
         ({"content-type": "application/json"}, b"{}"),
         ({"content-type": "multipart/form-data"}, b"--x--"),
         ({}, b""),
+        ({"content-type": "multipart/form-data; boundary=x; charset=undefined"}, FORM),
+        ({"content-type": "multipart/form-data; boundary=x; charset=unicode_escape"}, FORM),
+        ({"content-type": "multipart/form-data; boundary=x; charset=UTF-16"}, FORM),
         (HEADERS, b"this is no form"),
         (HEADERS, b"--x\r\n" + bytes(500)),
         (HEADERS, b"--x\r\nContent-Disposition: form-data\r\n\r\nno name\r\n--x--\r\n"),
