@@ -14,6 +14,8 @@ from tests.gateway.fakes import RATE, FakeAsr, FakeVad, running, served, spans_o
 
 OPEN = {"open": {"encoding": "ENCODING_LINEAR16", "resumable": True}}
 FINISH: dict[str, Any] = {"finish": {}}
+TOO_LONG = '{"open": {"hotwords": [' + '"",' * 100_000 + '""]}}'
+"""Seconds of work in a message of the longest frame."""
 
 
 @asynccontextmanager
@@ -90,6 +92,7 @@ async def test_a_broken_session_is_resumed() -> None:
         ('{"shut": {}}', "INVALID_ARGUMENT", "INVALID_REQUEST", 1008),
         ("{}", "INVALID_ARGUMENT", "INVALID_REQUEST", 1008),
         ("[" * 100_000, "INVALID_ARGUMENT", "INVALID_REQUEST", 1008),
+        (TOO_LONG, "INVALID_ARGUMENT", "INVALID_REQUEST", 1008),
         (b"audio", "INVALID_ARGUMENT", "INVALID_REQUEST", 1008),
         ('{"open": {"model": "none"}}', "NOT_FOUND", "NOT_FOUND", 1008),
         ('{"resume": {"token": "x"}}', "NOT_FOUND", "NOT_FOUND", 1008),

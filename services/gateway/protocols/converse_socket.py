@@ -33,6 +33,9 @@ log = structlog.get_logger(__name__)
 
 PROTOCOL = "websocket"
 
+_MAX_TEXT_CHARS = 1 << 18
+"""Six seconds of audio in base64. A text is read in one go, and other sessions wait meanwhile."""
+
 _NORMAL = 1000
 _REFUSED = 1008
 _INTERNAL = 1011
@@ -69,8 +72,13 @@ async def _requests(websocket: WebSocket) -> AsyncIterator[pb.ConverseRequest]:
         if (data := message.get("bytes")) is not None:
             yield pb.ConverseRequest(audio=data)
             continue
+        text = message["text"]
+        if len(text) > _MAX_TEXT_CHARS:
+            raise InvalidRequestError(
+                f"a text is limited to {_MAX_TEXT_CHARS} characters: send audio in binary frames"
+            )
         try:
-            yield json_format.Parse(message["text"], pb.ConverseRequest(), max_recursion_depth=10)
+            yield json_format.Parse(text, pb.ConverseRequest(), max_recursion_depth=10)
         except json_format.ParseError as error:
             raise InvalidRequestError(f"a message cannot be read: {error}") from None
 
