@@ -22,7 +22,7 @@ from services.gateway.audio_input import BLOCK_BYTES, EmptyAudioError
 from services.gateway.byte_source import ReadNext, Source
 from services.gateway.mp4 import BoxSource, SpooledSource, index_comes_first
 from services.gateway.sniff import ID3_HEADER_BYTES, Found, id3_bytes, sniff
-from services.gateway.wav import claimed_wav_s
+from services.gateway.wav import trim_wav
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -80,7 +80,7 @@ def decode(read_next: ReadNext, limits: Limits, *, hint: str | None = None) -> I
     source.skip(found.offset)
     # FFmpeg tells no length of a WAV that it cannot seek in.
     if found.demuxer == "wav":
-        limits.check_claimed(claimed_wav_s(source))
+        limits.check_claimed(trim_wav(source))
     with tempfile.SpooledTemporaryFile(_SPOOL_MEMORY_BYTES) as spool:
         if found.demuxer != "mov":
             file: Source | BoxSource | SpooledSource = source
@@ -98,7 +98,7 @@ def decode(read_next: ReadNext, limits: Limits, *, hint: str | None = None) -> I
 def _recognise(source: Source, hint: str | None) -> Found:
     if not source.fill(1):
         raise EmptyAudioError("the input is empty")
-    while source.fill(ID3_HEADER_BYTES) and (length := id3_bytes(bytes(source.head))):
+    while source.fill(ID3_HEADER_BYTES) and (length := _tag_bytes(source)):
         source.skip(length)
     framed = hint is not None and any(word in hint.lower() for word in ("mp3", "mpeg", "aac"))
     search_bytes = _HINTED_SEARCH_BYTES if framed else _SEARCH_BYTES
@@ -113,6 +113,10 @@ def _recognise(source: Source, hint: str | None) -> Found:
                 f"the input is not audio in a format that is accepted ({_ACCEPTED})"
             )
         wanted *= 2
+
+
+def _tag_bytes(source: Source) -> int:
+    return id3_bytes(bytes(source.head[:ID3_HEADER_BYTES]))
 
 
 def _open(file: object, found: Found) -> InputContainer:

@@ -42,13 +42,20 @@ class _ContainerDecoder:
 
     def _run(self, limits: Limits, hint: str | None) -> None:
         try:
-            for block in decode(self._input.get_blocking, limits, hint=hint):
+            for block in decode(self._read_next, limits, hint=hint):
                 self._output.put_blocking(block)
         except AbandonedError:
             return
         finally:
             self._input.abandon()
             self._output.end()
+
+    def _read_next(self) -> bytes | None:
+        try:
+            return self._input.get_blocking()
+        except AbandonedError:
+            # PyAV writes what is raised below FFmpeg to stderr if FFmpeg reads on.
+            return None
 
     async def write(self, data: bytes) -> None:
         try:
@@ -69,8 +76,9 @@ class _ContainerDecoder:
         await self._done
 
     async def stop(self) -> None:
-        self._input.abandon()
+        # In this order: to the thread, the input ends here, and what it says to that is not heard.
         self._output.abandon()
+        self._input.abandon()
         done, _ = await asyncio.wait([self._done], timeout=_STOP_S)
         self._thread.shutdown(wait=bool(done))
         for future in done:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from services.common.errors import InvalidRequestError, MeshError, StreamTooLongError
+from services.gateway import container
 from services.gateway.decoder import (
     BLOCK_BYTES,
     AudioFormat,
@@ -20,6 +21,7 @@ from services.gateway.decoder import (
     RawFormat,
     open_decoder,
 )
+from services.gateway.sniff import id3_bytes
 from tests.gateway.encode import Samples, encoded, offline, resampled, speech
 
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
@@ -385,6 +387,37 @@ async def test_an_mp4_that_must_be_spooled_is_limited() -> None:
         await decoded(data, max_spool_bytes=1000)
 
 
+async def test_what_stands_beside_the_samples_of_a_wav_is_passed_over() -> None:
+    header, pcm = wav_header(6400), bytes(range(200)) * 32
+    beside = b"JUNK" + struct.pack("<I", 5) + b"12345\0" + b"LIST" + struct.pack("<I", 0)
+    data = header[:12] + beside + header[12:36] + beside + header[36:] + pcm
+    for sizes in ((1,), (7,), (1 << 20,)):
+        assert (await decoded(data, sizes=sizes)).tobytes() == pcm
+    with pytest.raises(StreamTooLongError):
+        await decoded(data, max_duration_s=0.1)
+
+
+async def test_a_wav_whose_format_is_longer_than_it_can_be_is_refused() -> None:
+    header = wav_header(6400)
+    data = header[:16] + struct.pack("<I", 1 << 30) + header[20:] + bytes(6400)
+    with pytest.raises(InvalidRequestError, match="begins like wav, but cannot be decoded"):
+        await decoded(data)
+
+
+async def test_tags_in_a_row_are_each_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = 0
+
+    def counted(head: bytes) -> int:
+        nonlocal looked_at
+        looked_at += len(head)
+        return id3_bytes(head)
+
+    monkeypatch.setattr(container, "id3_bytes", counted)
+    tags = b"ID3\4\0\0\0\0\0\0" * 1000
+    assert len(await decoded(tags + file("mp3", speech()[:16000]), sizes=(1 << 20,))) > 15_000
+    assert looked_at < 2 * len(tags)
+
+
 async def test_hours_of_silence_in_a_small_file_cost_neither_memory_nor_time() -> None:
     data = encoded(np.zeros(16000 * 1200, np.int16), "flac", "flac", rate_hz=16000)
     assert len(data) < 1_000_000
@@ -422,6 +455,18 @@ async def test_a_client_that_leaves_takes_the_thread_with_it(name: str, share: f
         assert decoding_threads()
     assert not decoding_threads()
     assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("name", FILES)
+async def test_a_client_that_leaves_is_nothing_to_write_about(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = file(name, speech()[:64000])
+    for share in (0.01, 0.1, 0.5):
+        async with open_decoder(ContainerFormat(), max_duration_s=600) as decoder:
+            await decoder.write(data[: int(len(data) * share)])
+            await asyncio.sleep(0.05)  # for FFmpeg to read it, and to wait for more
+    assert capfd.readouterr().err == ""
 
 
 async def test_many_clients_that_leave_leave_nothing_behind() -> None:
