@@ -58,9 +58,12 @@ def read_wav(path: Path) -> Recording:
         with wave.open(str(path), "rb") as source:
             if source.getsampwidth() != 2:
                 raise ValueError(f"{path} has samples of {8 * source.getsampwidth()} bits, not 16")
+            if not source.getframerate():
+                raise ValueError(f"{path} has no sample rate")
             pcm = source.readframes(source.getnframes())
             return Recording(pcm, source.getframerate(), source.getnchannels())
-    except (wave.Error, EOFError) as error:
+    # RuntimeError: a chunk that says it is longer than the file.
+    except (wave.Error, EOFError, RuntimeError) as error:
         raise ValueError(f"{path} is not a WAV file of 16-bit samples: {error}") from error
 
 

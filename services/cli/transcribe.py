@@ -78,7 +78,7 @@ async def running_server(url: str) -> bool:
     async with _client(url, timeout_s=2) as client:
         try:
             health = (await client.get("/health")).json()
-        except (httpx.HTTPError, ValueError):
+        except (httpx.HTTPError, ValueError, RecursionError):
             return False
     return isinstance(health, dict) and health.get("ready") is True
 
@@ -183,7 +183,7 @@ def _reason(answer: httpx.Response) -> str:
     """What the server says is wrong, in the shape of the OpenAI API or any other."""
     try:
         body = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     error = body.get("error") if isinstance(body, dict) else None
     message = error.get("message") if isinstance(error, dict) else None
