@@ -12,6 +12,7 @@ import numpy as np
 
 from services.common.audio import FloatArray
 from services.common.errors import CheckpointError
+from services.common.wire import MAX_POSITION
 from services.vad.detector import WINDOW_SAMPLES, Detector
 from services.vad.endpointer import EndpointerState
 
@@ -63,7 +64,8 @@ def decode(data: bytes, memory_size: int) -> tuple[EndpointerState, FloatArray]:
     if not np.isfinite(memory).all() or math.isnan(probability + quietest):
         raise CheckpointError("the checkpoint is damaged: it holds something that is no number")
     positions = (floor, end, quietest_at, through if start == _ABSENT else start)
-    if min(positions) < 0 or max(positions) > through + WINDOW_SAMPLES:
+    known = min(positions) >= 0 and max(positions) <= through + WINDOW_SAMPLES
+    if not known or through > MAX_POSITION:
         raise CheckpointError("the checkpoint holds no state: it knows of what nobody has heard")
     if speaking and start == _ABSENT:
         raise CheckpointError("the checkpoint holds no state: somebody speaks who never started")

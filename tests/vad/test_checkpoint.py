@@ -11,7 +11,6 @@ from services.vad.detector import WINDOW_SAMPLES
 from services.vad.endpointer import EndpointerState
 
 
-
 @st.composite
 def states(draw: st.DrawFn) -> EndpointerState:
     through = draw(st.integers(0, 1 << 48))
@@ -71,6 +70,7 @@ def test_what_is_no_number_is_refused() -> None:
         EndpointerState(0, 0, end_sample=1 << 40),
         EndpointerState(0, 0, quietest_sample=1 << 40),
         EndpointerState(0, -1),
+        EndpointerState(1 << 62, 0),
         EndpointerState(0, 0, speaking=True),
     ],
 )
