@@ -15,8 +15,14 @@ from typing import TypeAlias
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from services.common.models import ModelMissingError, locate
+
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("long", max_examples=5_000, deadline=None)
+settings.load_profile("same")
+"""The same examples every time; ``pytest --hypothesis-profile=long`` looks for others."""
 
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
