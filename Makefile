@@ -6,7 +6,7 @@ COMPILE   = uv pip compile -q --universal --generate-hashes pyproject.toml
 REQS     := deploy/requirements
 TORCH    ?= torch==2.13.0
 
-.PHONY: help install torch lock proto check test chaos demo serve bench
+.PHONY: help install torch lock audit proto check test chaos demo serve bench
 help:     ## List the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*## / — /'
 install: .venv/installed  ## Create .venv with every service and the tools
@@ -30,10 +30,13 @@ lock:     ## Pin every dependency with its hashes (needs uv)
 	mkdir -p $(REQS)
 	for s in $(SERVICES); do $(COMPILE) --extra $$s --extra tracing -o $(REQS)/$$s.txt || exit 1; done
 	$(COMPILE) $(addprefix --extra ,$(SERVICES)) --extra tracing --group dev -o $(REQS)/dev.txt
+audit:    ## Ask for known vulnerabilities of everything that is pinned (needs uv and the network)
+	for s in $(SERVICES) dev; do uvx pip-audit --strict --disable-pip --require-hashes -r $(REQS)/$$s.txt || exit 1; done
 proto: install  ## Regenerate proto/gen
 	$(BIN)/python proto/generate.py
 check: install  ## Lint, types, contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/buf lint && $(BIN)/lint-imports
+	$(BIN)/python -m pip check
 	if git rev-parse -q --verify origin/main >/dev/null; then $(BIN)/buf breaking --against '.git#ref=origin/main'; fi
 test: torch  ## Fetch the small models and run every test
 	$(BIN)/voxmesh pull silero-vad tiny.en base speech

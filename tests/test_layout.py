@@ -5,9 +5,13 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import services
 from services.common.settings import ServiceSettings, table
@@ -126,6 +130,55 @@ def test_nothing_waits_for_the_clock_on_the_wall() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in WALL_CLOCK
     }
     assert found == TELLS_A_DATE
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+PINNED = ("vad", "asr", "gateway", "cli", "dev")
+
+
+def pinned(name: str) -> list[tuple[str, str, list[str]]]:
+    """Every package in a file of requirements, with its version and hashes.
+
+    One may be there several times, for several versions of Python.
+    """
+    text = (ROOT / "deploy" / "requirements" / f"{name}.txt").read_text()
+    lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+    found = []
+    for entry in "\n".join(lines).replace("\\\n", " ").splitlines():
+        requirement, *hashes = entry.split("--hash=")
+        package = re.fullmatch(r"([\w.-]+)==([\w.+!-]+)(\s*;.*)?", requirement.strip())
+        assert package, f"{name}.txt pins no version with {requirement!r}"
+        found.append((package[1], package[2], [hash_.strip() for hash_ in hashes]))
+    return found
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_everything_that_is_installed_is_pinned_by_its_hash(name: str) -> None:
+    packages = pinned(name)
+    assert packages
+    for package, _, hashes in packages:
+        assert hashes, package
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", hash_) for hash_ in hashes), package
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_what_is_pinned_is_what_the_project_asks_for(name: str) -> None:
+    settings = project()
+    extras = settings["project"]["optional-dependencies"]
+    wanted = [*settings["project"]["dependencies"], *extras["tracing"]]
+    if name == "dev":
+        wanted += settings["dependency-groups"]["dev"]
+    for extra in PINNED[:-1] if name == "dev" else [name]:
+        wanted += extras[extra]
+    packages = pinned(name)
+    for requirement in map(Requirement, wanted):
+        package = canonicalize_name(requirement.name)
+        versions = [version for pinned_, version, _ in packages if pinned_ == package]
+        assert versions, requirement
+        assert all(map(requirement.specifier.contains, versions)), requirement
 
 
 def tracked() -> list[Path]:
