@@ -105,7 +105,9 @@ async def test_raw_samples_are_numbers_whatever_they_are(
         heard = b"".join([block async for block in decoder.blocks()])
     width = {"linear16": 2, "linear32": 4, "float32": 4, "mulaw": 1, "alaw": 1}[encoding]
     frames = sum(map(len, arriving)) // (width * channels)
-    assert abs(len(heard) / 2 - frames * 16000 / sample_rate_hz) <= 1
+    # A whole stream that is shorter than its filter may stay in the resampler.
+    allowed = 1 if frames >= sample_rate_hz // 200 else 80
+    assert abs(len(heard) / 2 - frames * 16000 / sample_rate_hz) <= allowed
 
 
 # Messages
