@@ -4,9 +4,10 @@ BIN      := .venv/bin
 SERVICES := vad asr gateway cli
 COMPILE   = uv pip compile -q --universal --generate-hashes pyproject.toml
 REQS     := deploy/requirements
+SDKS     := tests/protocols/envs
 TORCH    ?= torch==2.13.0
 
-.PHONY: help install torch lock audit proto check test chaos demo serve bench
+.PHONY: help install torch sdks lock audit proto check test chaos demo serve bench
 help:     ## List the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*## / — /'
 install: .venv/installed  ## Create .venv with every service and the tools
@@ -30,6 +31,17 @@ lock:     ## Pin every dependency with its hashes (needs uv)
 	mkdir -p $(REQS)
 	for s in $(SERVICES); do $(COMPILE) --extra $$s --extra tracing -o $(REQS)/$$s.txt || exit 1; done
 	$(COMPILE) $(addprefix --extra ,$(SERVICES)) --extra tracing --group dev -o $(REQS)/dev.txt
+	for s in $(basename $(wildcard $(SDKS)/*.in)); do uv pip compile -q --universal --python-version 3.11 --generate-hashes $$s.in -o $$s.txt || exit 1; done
+sdks: $(patsubst $(SDKS)/%.txt,.venv-sdks/%/installed,$(wildcard $(SDKS)/*.txt))  ## Create the environments of the SDKs that tests use
+.venv-sdks/%/installed: $(SDKS)/%.txt
+ifneq ($(UV),)
+	uv venv -q --allow-existing --python '>=3.11' $(@D)
+	uv pip sync -q --python $(@D)/bin/python --require-hashes $<
+else
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -q --require-hashes -r $<
+endif
+	touch $@
 audit:    ## Ask for known vulnerabilities of everything that is pinned (needs uv and the network)
 	for s in $(SERVICES) dev; do uvx pip-audit --strict --disable-pip --require-hashes -r $(REQS)/$$s.txt || exit 1; done
 proto: install  ## Regenerate proto/gen
@@ -38,7 +50,7 @@ check: install  ## Lint, types, contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/buf lint && $(BIN)/lint-imports
 	$(BIN)/python -m pip check
 	if git rev-parse -q --verify origin/main >/dev/null; then $(BIN)/buf breaking --against '.git#ref=origin/main'; fi
-test: torch  ## Fetch the small models and run every test
+test: torch sdks  ## Fetch the small models and run every test
 	$(BIN)/voxmesh pull silero-vad tiny.en base speech
 	$(BIN)/pytest -q
 chaos: install  ## Hit several replicas of everything for MINUTES=10, under a checker

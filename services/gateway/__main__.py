@@ -12,7 +12,6 @@ from services.gateway.app import create_app
 from services.gateway.config import Settings
 from services.gateway.gateway import Gateway
 from services.gateway.http_server import http_server, listen
-from services.gateway.protocols import openai
 from services.gateway.servicer import GatewayServicer
 from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
 
@@ -25,7 +24,7 @@ async def main(chosen: Settings) -> None:
     identity = Identity(chosen.tls_cert_file, chosen.tls_key_file) if chosen.tls_cert_file else None
     gateway = Gateway(chosen)
     http = http_server(
-        create_app(gateway, openai.routes(gateway)),
+        create_app(gateway),
         None if identity is None else identity.server_context(),
     )
     listener = listen(chosen.host, chosen.port)

@@ -1,7 +1,6 @@
 """The HTTP and WebSocket side of the gateway: every protocol, health and metrics, on one port."""
 
 import uuid
-from collections.abc import Sequence
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -9,28 +8,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.routing import Route
 
 from services.gateway.auth import Guard
 from services.gateway.gateway import Gateway
-from services.gateway.protocols import converse_socket, wlk
+from services.gateway.protocols import converse_socket, openai, wlk
+
+_PROTOCOLS = (converse_socket, openai, wlk)
+"""Each has ``routes``, the paths that it serves."""
 
 
-def create_app(gateway: Gateway, protocols: Sequence[BaseRoute] = ()) -> Starlette:
-    """The application.
-
-    Args:
-        gateway: What serves the sessions.
-        protocols: The routes of the protocols that run over plain HTTP.
-
-    """
-
-    async def asr(websocket: WebSocket) -> None:
-        await wlk.serve(websocket, gateway)
-
-    async def conversation(websocket: WebSocket) -> None:
-        await converse_socket.serve(websocket, gateway)
+def create_app(gateway: Gateway) -> Starlette:
+    """The application."""
 
     async def health(_request: Request) -> JSONResponse:
         models = gateway.models()
@@ -60,9 +49,7 @@ def create_app(gateway: Gateway, protocols: Sequence[BaseRoute] = ()) -> Starlet
 
     return Starlette(
         routes=[
-            *protocols,
-            WebSocketRoute("/asr", asr),
-            WebSocketRoute("/v1/converse", conversation),
+            *(route for protocol in _PROTOCOLS for route in protocol.routes(gateway)),
             Route("/health", health),
             Route("/ready", ready),
             Route("/metrics", metrics),

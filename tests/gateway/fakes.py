@@ -10,7 +10,6 @@ from pathlib import Path
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from starlette.routing import BaseRoute
 
 from services.common.errors import (
     CheckpointError,
@@ -460,9 +459,9 @@ async def _cancelled(task: "asyncio.Task[None]") -> None:
 
 
 @asynccontextmanager
-async def served(gateway: Gateway, protocols: Sequence[BaseRoute] = ()) -> AsyncIterator[int]:
+async def served(gateway: Gateway) -> AsyncIterator[int]:
     """Serve HTTP and WebSockets on a loopback port."""
-    server = http_server(create_app(gateway, protocols))
+    server = http_server(create_app(gateway))
     listener = listen("127.0.0.1", 0)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:

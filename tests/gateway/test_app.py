@@ -1,5 +1,7 @@
 import httpx
 import pytest
+from websockets import Subprotocol
+from websockets.asyncio.client import connect
 
 from tests.gateway.fakes import FakeAsr, FakeVad, Mesh, running, served
 
@@ -63,4 +65,30 @@ async def test_probes_need_no_key(path: str) -> None:
         refused = await get(port, "/v1/models")
         assert refused.status_code == 401
         assert refused.json()["error"]["code"] == "invalid_api_key"
-        assert (await get(port, "/v1/models", authorization="Bearer secret")).status_code == 404
+        assert (await get(port, "/v1/models", authorization="Bearer secret")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/asr", "/v1/converse"])
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        (["token", "a"], "token"),
+        (["bearer", "a"], "bearer"),
+        (["realtime", "openai-insecure-api-key.a"], "realtime"),
+        (["token", "a", "x-deepgram-session-id", "5b"], "token"),
+        (["chat"], None),
+    ],
+)
+async def test_browsers_are_told_which_of_their_subprotocols_is_spoken(
+    path: str, offered: list[str], chosen: str | None
+) -> None:
+    async with (
+        running(FakeVad([]), FakeAsr(), keys={"alice": "a"}) as mesh,
+        served(mesh.gateway) as port,
+        connect(
+            f"ws://127.0.0.1:{port}{path}?token=a",
+            subprotocols=[Subprotocol(name) for name in offered],
+            proxy=None,
+        ) as socket,
+    ):
+        assert socket.subprotocol == chosen

@@ -11,7 +11,6 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from services.gateway.app import create_app
-from services.gateway.protocols import openai
 from tests.gateway.conversing import gateway_stub
 from tests.gateway.fakes import FakeAsr, FakeVad, Mesh, running, served, write_keys
 from tests.settings.serving import until
@@ -24,7 +23,7 @@ BAD_KEYS = {"none": {}, "wrong": {"Authorization": "Bearer wrong"}}
 
 def doors(mesh: Mesh) -> Iterator[BaseRoute]:
     """Every route that is served, but for the probes."""
-    for route in create_app(mesh.gateway, openai.routes(mesh.gateway)).routes:
+    for route in create_app(mesh.gateway).routes:
         assert isinstance(route, Route | WebSocketRoute)
         if route.path not in PROBES:
             yield route
@@ -56,7 +55,7 @@ async def refusals(mesh: Mesh, port: int, headers: dict[str, str]) -> dict[str, 
 async def test_a_wrong_or_missing_key_opens_nothing(key: str) -> None:
     async with (
         running(FakeVad([]), FakeAsr(), keys={"alice": "a"}) as mesh,
-        served(mesh.gateway, openai.routes(mesh.gateway)) as port,
+        served(mesh.gateway) as port,
     ):
         answers = await refusals(mesh, port, BAD_KEYS[key])
     assert len(answers) >= 9
@@ -67,7 +66,7 @@ async def test_a_revoked_key_opens_nothing_any_more(tmp_path: Path) -> None:
     path = write_keys(tmp_path / "keys", {"alice": "a", "bob": "b"})
     async with (
         running(FakeVad([]), FakeAsr(), keys_file=str(path)) as mesh,
-        served(mesh.gateway, openai.routes(mesh.gateway)) as port,
+        served(mesh.gateway) as port,
     ):
         alice = {"Authorization": "Bearer a"}
         assert 401 not in (await refusals(mesh, port, alice)).values()
@@ -80,7 +79,7 @@ async def test_pages_of_other_sites_open_nothing() -> None:
     """A page that a user has open must not reach the gateway in their name."""
     async with (
         running(FakeVad([]), FakeAsr(), origins=("https://good.example",)) as mesh,
-        served(mesh.gateway, openai.routes(mesh.gateway)) as port,
+        served(mesh.gateway) as port,
     ):
         answers = await refusals(mesh, port, {"Origin": "https://evil.example"})
     assert set(answers.values()) == {403}

@@ -59,7 +59,7 @@ async def serving(
     fake = asr or FakeAsr(words)
     async with (
         running(FakeVad(spans_of(words)), fake, **settings) as mesh,
-        served(mesh.gateway, openai.routes(mesh.gateway)) as port,
+        served(mesh.gateway) as port,
         Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as client,
     ):
         yield client, mesh

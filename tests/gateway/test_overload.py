@@ -15,7 +15,6 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from services.common.errors import DeviceError
-from services.gateway.protocols import openai
 from services.gateway.servicer import GatewayServicer
 from tests.gateway.conversing import PCM, details_of, refusal
 from tests.gateway.fakes import FakeAsr, FakeVad, Mesh, running, served, silence
@@ -36,7 +35,7 @@ async def ports(mesh: Mesh) -> AsyncIterator[tuple[int, int]]:
     rpc.add_GatewayServiceServicer_to_server(GatewayServicer(mesh.gateway), server)
     grpc_port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with served(mesh.gateway, openai.routes(mesh.gateway)) as port:
+    async with served(mesh.gateway) as port:
         yield port, grpc_port
     await server.stop(grace=None)
 
@@ -145,7 +144,7 @@ async def test_an_upload_that_has_no_room_is_refused_before_it_has_arrived() -> 
     """O1."""
     async with (
         running(FakeVad([]), FakeAsr(), max_sessions=1) as mesh,
-        served(mesh.gateway, openai.routes(mesh.gateway)) as port,
+        served(mesh.gateway) as port,
         mesh.gateway.session(config()),
     ):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -25,7 +25,6 @@ from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from services.gateway.protocols import openai
 from services.gateway.servicer import GatewayServicer
 from tests.gateway.fakes import RATE, FakeAsr, FakeVad, Mesh, running, served, spans_of, words_at
 from tests.settings.serving import until
@@ -239,7 +238,7 @@ async def _doors(mesh: Mesh) -> AsyncIterator[Doors]:
     grpc_port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with (
-        served(mesh.gateway, openai.routes(mesh.gateway)) as port,
+        served(mesh.gateway) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel,
         httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=_PATIENCE_S

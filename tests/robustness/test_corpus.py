@@ -16,7 +16,6 @@ from services.cli.live import read_wav
 from services.common.errors import CheckpointError
 from services.gateway.app import create_app
 from services.gateway.auth import Keys, KeysFileError
-from services.gateway.protocols import openai
 from services.vad import checkpoint as vad_checkpoint
 from tests.conftest import ROOT
 from tests.gateway.fakes import FakeAsr, FakeVad, Mesh, running, served
@@ -120,7 +119,7 @@ async def _gateway() -> AsyncIterator[Mesh]:
 @asynccontextmanager
 async def _client() -> AsyncIterator[httpx.AsyncClient]:
     async with _gateway() as mesh:
-        app = httpx.ASGITransport(create_app(mesh.gateway, openai.routes(mesh.gateway)))
+        app = httpx.ASGITransport(create_app(mesh.gateway))
         async with httpx.AsyncClient(transport=app, base_url="http://gateway") as client:
             yield client
 

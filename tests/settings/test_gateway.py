@@ -23,7 +23,7 @@ from services.common.timeline import samples, samples_of_ms, seconds
 from services.gateway import __main__ as gateway_process
 from services.gateway.config import Settings
 from services.gateway.gateway import Gateway
-from services.gateway.protocols import openai, wlk
+from services.gateway.protocols import wlk
 from services.gateway.session import Pace, Session, SessionConfig
 from tests.gateway.conversing import break_off, gateway_stub, opened, resume
 from tests.gateway.fakes import (
@@ -166,7 +166,7 @@ async def http(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A gateway behind HTTP; nobody speaks."""
     async with (
         running(FakeVad([]), FakeAsr(), **settings) as mesh,
-        served(mesh.gateway, openai.routes(mesh.gateway)) as port,
+        served(mesh.gateway) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
     ):
         yield client

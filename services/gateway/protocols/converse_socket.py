@@ -12,6 +12,7 @@ from contextlib import suppress
 import grpc
 import structlog
 from google.protobuf import json_format
+from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from services.common.errors import (
@@ -26,7 +27,7 @@ from services.common.errors import (
 from services.common.rpc import RETRY_DELAY_S
 from services.gateway.gateway import Gateway
 from services.gateway.protocols.converse import converse
-from services.gateway.protocols.frames import hang_up, send_text
+from services.gateway.protocols.frames import accept, hang_up, send_text
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -42,9 +43,17 @@ _INTERNAL = 1011
 _TRY_LATER = 1013
 
 
+def routes(gateway: Gateway) -> list[BaseRoute]:
+    """The path that is served."""
+
+    async def conversation(websocket: WebSocket) -> None:
+        await serve(websocket, gateway)
+
+    return [WebSocketRoute("/v1/converse", conversation)]
+
+
 async def serve(websocket: WebSocket, gateway: Gateway) -> None:
     """Serve one connection from its handshake to its end."""
-    await websocket.accept()
 
     async def send(response: pb.ConverseResponse) -> None:
         text = json_format.MessageToJson(response, indent=None, preserving_proto_field_name=True)
@@ -52,6 +61,7 @@ async def serve(websocket: WebSocket, gateway: Gateway) -> None:
 
     caller = websocket.state.caller
     try:
+        await accept(websocket)
         await converse(gateway, _requests(websocket), send, protocol=PROTOCOL, caller=caller)
     except ClientLeftError:
         return

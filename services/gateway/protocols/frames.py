@@ -9,8 +9,27 @@ from services.common.errors import ClientLeftError
 
 _NORMAL = 1000
 _SERVICE_RESTART = 1012
+_KEY_SUBPROTOCOLS = frozenset({"token", "bearer", "realtime"})
+"""Behind the first two of them comes a key, with the third one goes one: it is never echoed."""
 _SEND_S = 30.0
 """A client that takes no message for so long is gone."""
+
+
+async def accept(websocket: WebSocket) -> None:
+    """Accept the handshake, with the subprotocol in whose company the client presented its key.
+
+    Browsers and Node drop a connection on which nothing they offered is chosen.
+
+    Raises:
+        ClientLeftError: The client is gone.
+
+    """
+    offered = websocket.scope.get("subprotocols", [])
+    chosen = next((name for name in offered if name in _KEY_SUBPROTOCOLS), None)
+    try:
+        await websocket.accept(subprotocol=chosen)
+    except WebSocketDisconnect:
+        raise ClientLeftError from None
 
 
 async def send_text(websocket: WebSocket, text: str) -> None:

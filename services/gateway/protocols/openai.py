@@ -39,7 +39,7 @@ _Serve = Callable[[Gateway, Request], Awaitable[Response]]
 
 
 def routes(gateway: Gateway) -> list[BaseRoute]:
-    """The paths that are served, for ``create_app``."""
+    """The paths that are served."""
 
     def route(path: str, serve: _Serve, method: str) -> Route:
         return Route(path, answering(partial(serve, gateway)), methods=[method])

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, suppress
 
 import structlog
 from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from services.common import telemetry
@@ -20,7 +21,7 @@ from services.common.errors import (
 from services.gateway.decoder import ContainerFormat, open_decoder
 from services.gateway.gateway import Gateway
 from services.gateway.inbox import Inbox
-from services.gateway.protocols.frames import hang_up, send_text
+from services.gateway.protocols.frames import accept, hang_up, send_text
 from services.gateway.protocols.wlk_view import Message, View
 from services.gateway.session import Session, SessionConfig
 from services.gateway.tasks import first_error
@@ -40,6 +41,15 @@ _BYTES_PER_S = 64_000
 _MAGIC_BYTES = 12
 _REQUEST_CHARS = 100
 """Longer text is no request that is known."""
+
+
+def routes(gateway: Gateway) -> list[BaseRoute]:
+    """The path that is served."""
+
+    async def asr(websocket: WebSocket) -> None:
+        await serve(websocket, gateway)
+
+    return [WebSocketRoute("/asr", asr)]
 
 
 async def serve(websocket: WebSocket, gateway: Gateway) -> None:
@@ -72,8 +82,8 @@ async def serve(websocket: WebSocket, gateway: Gateway) -> None:
 
 
 async def _reject(websocket: WebSocket, error: str) -> None:
-    await websocket.accept()
-    with suppress(WebSocketDisconnect):
+    with suppress(WebSocketDisconnect, ClientLeftError):
+        await accept(websocket)
         await websocket.send_json({"type": "error", "error": error})
         await websocket.close(_UNSUPPORTED)
 
@@ -110,10 +120,7 @@ class _Connection:
             ClientLeftError: It left.
 
         """
-        try:
-            await self._websocket.accept()
-        except WebSocketDisconnect:
-            raise ClientLeftError from None
+        await accept(self._websocket)
         await self._send({"type": "config", "useAudioWorklet": self._pcm, "mode": self._mode})
         async with asyncio.TaskGroup() as tasks:
             receive = tasks.create_task(self._receive(), name="wlk.receive")
