@@ -30,6 +30,10 @@ log = structlog.get_logger(__name__)
 
 _MAX_BACKLOG_SAMPLES = samples(60)
 """Audio that may wait to be decoded; a client that sends more waits."""
+_REASSURE_S = 2.0
+"""A client whose window waits longer than this for its turn is told so, and again."""
+_ALIVE_S = 5.0
+"""A model that has answered nobody for so long may hang: then nobody is told anything."""
 _QUIET_CHECKPOINT_SAMPLES = samples(1)
 """While nobody speaks, the place to resume from moves on this often."""
 
@@ -115,9 +119,11 @@ class AsrServicer(rpc.AsrServiceServicer):
         await send(pb.TranscribeResponse(opened=pb.Opened(model=self._model)))
         async with asyncio.TaskGroup() as tasks:
             farewell = tasks.create_task(self._say_go_away(send), name="asr.go_away")
+            reassurance = tasks.create_task(stream.reassure(), name="asr.reassure")
             tasks.create_task(stream.receive(requests), name="asr.receive")
             await stream.decode()
             farewell.cancel()
+            reassurance.cancel()
         # Outside the group: nothing may follow ``finished``, a farewell neither.
         await send(pb.TranscribeResponse(finished=stage_pb2.Finished()))
         log.info("stream finished", end_sample=stream.heard_sample)
@@ -172,6 +178,7 @@ class _Stream:
         self._format = format_name
         self._changed = asyncio.Condition()
         self._finished = False
+        self._num_decoded = 0
         self._resumable_from = transcriber.state.window_first_sample
 
     @property
@@ -203,6 +210,7 @@ class _Stream:
                 hypothesis = await self._scheduler.recognize(
                     step.window, self._seat, final=step.final or step.paused
                 )
+                self._num_decoded += 1
                 if self._seat.live:
                     lag_s = seconds(self._transcriber.backlog_samples)
                     telemetry.STREAM_LAG_SECONDS.labels("asr").observe(lag_s)
@@ -211,6 +219,16 @@ class _Stream:
                 self._changed.notify_all()
             for event in events:
                 await self._report(event)
+
+    async def reassure(self) -> None:
+        """Say every now and then that a window waits for its turn, if it does."""
+        before = -1
+        while True:
+            await asyncio.sleep(_REASSURE_S)
+            waits = self._seat.waiting and self._num_decoded == before
+            if waits and self._scheduler.idle_s < _ALIVE_S:
+                await self._send(pb.TranscribeResponse(queued=pb.Queued()))
+            before = self._num_decoded
 
     def _hear(self, request: pb.TranscribeRequest) -> None:
         match request.WhichOneof("payload"):

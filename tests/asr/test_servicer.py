@@ -14,7 +14,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from services.asr import checkpoint
+from services.asr import checkpoint, servicer
 from services.asr.checkpoint import State
 from services.asr.engines.ctranslate2_whisper import CTranslate2Whisper
 from services.asr.recognizer import Task, Window
@@ -368,6 +368,29 @@ async def test_a_backlog_makes_the_client_wait_and_loses_nothing(tmp_path: Path)
     assert words(responses) == [probability(word) for word in said]
     assert kinds(responses)[-1] == "finished"
     assert max(len(w.samples) for batch in model.batches for w in batch) <= LIVE.window
+
+
+@pytest.mark.parametrize(
+    ("alive_s", "told"), [pytest.param(60.0, True, id="busy"), pytest.param(0.0, False, id="hangs")]
+)
+async def test_who_waits_for_a_busy_model_is_told_so_and_for_one_that_hangs_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive_s: float, told: bool
+) -> None:
+    """O2, F3."""
+    monkeypatch.setattr(servicer, "_REASSURE_S", 0.02)
+    monkeypatch.setattr(servicer, "_ALIVE_S", alive_s)
+    model = ScriptedRecognizer(SAID)
+    async with serving(model, tmp_path) as replica:
+        call = replica.stub.Transcribe()
+        await call.write(opening(config=ENGLISH))
+        model.gate.clear()
+        for message in [*messages(LANE), FINISH]:
+            await call.write(message)
+        await asyncio.sleep(0.3)  # for it to be told, if it is
+        model.gate.set()
+        responses = await asyncio.wait_for(read_rest(call), 20)
+    assert ("queued" in kinds(responses)) is told
+    assert kinds(responses)[-1] == "finished"
 
 
 async def test_a_slow_reader_stops_nobody_else(tmp_path: Path) -> None:

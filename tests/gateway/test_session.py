@@ -30,6 +30,7 @@ from tests.gateway.fakes import (
     spans_of,
     words_at,
 )
+from voxmesh.asr.v1 import asr_pb2
 
 
 def config(**fields: object) -> SessionConfig:
@@ -513,6 +514,33 @@ async def test_the_pre_roll_is_a_setting() -> None:
             await transcribe(mesh, silence(6))
         [(first, _)] = asr.streams[0].audio
         assert first == round(3.95 * RATE) // 512 * 512 - 16 * pre_roll_ms
+
+
+class BusyAsr(FakeAsr):
+    """Says that the stream waits for its turn for as long as it has much to do."""
+
+    free: asyncio.Event
+
+    async def _answer(self, heard: Heard, certain: int, send: Transcribed) -> None:
+        while not self.free.is_set():
+            await send(asr_pb2.TranscribeResponse(queued=asr_pb2.Queued()))
+            await asyncio.sleep(0.05)
+        await super()._answer(heard, certain, send)
+
+
+async def test_a_recogniser_that_is_busy_is_waited_for() -> None:
+    """O2. Giving it the same audio again would make it busier."""
+    words = words_at(1.0, 2.0)
+    vad, asr = FakeVad(spans_of(words)), BusyAsr(words)
+    asr.free = asyncio.Event()
+    async with running(vad, asr, stall_s=0.3, asr_patience_s=0.2) as mesh:
+        run = asyncio.create_task(transcribe(mesh, silence(8)))
+        await asyncio.sleep(1.0)  # three times what one that hangs is given
+        asr.free.set()
+        session = await run
+    assert list(session.transcript.words) == words
+    assert session.transcript.notices == []
+    assert len(asr.streams) == 1
 
 
 async def test_recordings_are_waited_for_longer_than_live_audio() -> None:

@@ -264,6 +264,7 @@ class TranscribeResponse(_message.Message):
     FLUSHED_FIELD_NUMBER: _builtins.int
     GO_AWAY_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___Opened:
         """The stream is accepted. The first message."""
@@ -296,6 +297,12 @@ class TranscribeResponse(_message.Message):
     def finished(self) -> _stage_pb2.Finished:
         """The answer to `finish`. The last message."""
 
+    @_builtins.property
+    def queued(self) -> Global___Queued:
+        """The stream waits for its turn. Said every few seconds, so that nobody takes a replica that has
+        much to do for one that hangs.
+        """
+
     def __init__(
         self,
         *,
@@ -307,16 +314,34 @@ class TranscribeResponse(_message.Message):
         flushed: _stage_pb2.Flushed | None = ...,
         go_away: _stage_pb2.GoAway | None = ...,
         finished: _stage_pb2.Finished | None = ...,
+        queued: Global___Queued | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "commit", b"commit", "event", b"event", "finished", b"finished", "flushed", b"flushed", "go_away", b"go_away", "language", b"language", "opened", b"opened", "tail", b"tail"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "commit", b"commit", "event", b"event", "finished", b"finished", "flushed", b"flushed", "go_away", b"go_away", "language", b"language", "opened", b"opened", "queued", b"queued", "tail", b"tail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "commit", b"commit", "event", b"event", "finished", b"finished", "flushed", b"flushed", "go_away", b"go_away", "language", b"language", "opened", b"opened", "tail", b"tail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "commit", b"commit", "event", b"event", "finished", b"finished", "flushed", b"flushed", "go_away", b"go_away", "language", b"language", "opened", b"opened", "queued", b"queued", "tail", b"tail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["opened", "commit", "tail", "language", "checkpoint", "flushed", "go_away", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["opened", "commit", "tail", "language", "checkpoint", "flushed", "go_away", "finished", "queued"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___TranscribeResponse: _TypeAlias = TranscribeResponse  # noqa: Y015
+
+@_typing.final
+class Queued(_message.Message):
+    """The stream waits for its turn, and the replica answers others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Queued: _TypeAlias = Queued  # noqa: Y015
 
 @_typing.final
 class Opened(_message.Message):
