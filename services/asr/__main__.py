@@ -78,6 +78,7 @@ def limits(chosen: Settings) -> Limits:
         max_streams=chosen.max_streams,
         min_step_s=chosen.min_step_ms / 1000,
         max_step_s=chosen.max_step_ms / 1000,
+        admit_step_s=chosen.admit_step_ms / 1000,
     )
 
 
@@ -120,11 +121,6 @@ async def replica(
         heard = np.random.default_rng(0).normal(0, 0.1, num_samples).astype(np.float32)
         return Window(heard, 0, language_code=model.language_codes[0])
 
-    async def measure() -> None:
-        # A full live window, so that admission knows what to expect: streams begin with short ones.
-        with scheduler.seat(live=True) as seat:
-            await scheduler.recognize(noise(samples(chosen.window_s)), seat)
-
     async def probe() -> bool:
         # A replica that answers its streams is healthy, however long its queue is.
         if scheduler.idle_s < probe_interval_s:
@@ -140,7 +136,7 @@ async def replica(
         work = tasks.create_task(scheduler.run(), name="asr.scheduler")
         # The first run of a model is slower than all others, and measures nothing.
         await scheduler.probe(noise(SAMPLE_RATE_HZ))
-        await measure()
+        await scheduler.measure(noise(samples(chosen.window_s)))
         log.info("model loaded", model=chosen.model, engine=model.engine)
         await serve(
             lambda server: rpc.add_AsrServiceServicer_to_server(servicer, server),

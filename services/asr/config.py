@@ -50,7 +50,10 @@ class Settings(ServiceSettings):
     min_step_ms: int = Field(default=800, ge=100, le=10_000)
     """New audio that makes a live stream be decoded again while there is room, in milliseconds."""
     max_step_ms: int = Field(default=2000, ge=100, le=10_000, validate_default=True)
-    """The same when there is none left, in milliseconds; whoever would make it more is refused."""
+    """The same when there is none left, in milliseconds."""
+    admit_step_ms: int = Field(default=1000, ge=100, le=10_000)
+    """A new live stream is refused if all would then be decoded less often than this, or if windows
+    wait for 0.2 s already; in milliseconds."""
     policy: Literal["either", "local-agreement", "align-att"] = "either"
     """What makes a live word certain: hypotheses that share it, attention alone, or either."""
     agreement: int = Field(default=2, ge=2, le=5)

@@ -11,6 +11,9 @@ _TARGET_UTILISATION = 0.8
 _COST_BATCHES = 16.0
 _ALIKE_WINDOWS = 64.0
 _UTILISATION_S = 5.0
+_WAIT_WINDOWS = 16.0
+_MAX_WAIT_S = 0.2
+"""Live windows that wait for a worker longer than this, on average, leave no room for more."""
 _MAX_FILE_RUN_S = 1.0
 """A live window may have to wait for the files being decoded: not longer than this, if it can be
 helped."""
@@ -29,6 +32,8 @@ class Limits:
     """New audio that makes a live stream be decoded again while there is room."""
     max_step_s: float
     """New audio that makes a live stream be decoded again when there is none left."""
+    admit_step_s: float = math.inf
+    """The step with which new live streams are still let in, if the longest is not shorter."""
 
 
 class FadingMean:
@@ -78,6 +83,23 @@ class Load:
         self._live = WindowCost()
         self._file = WindowCost()
         self._alike = FadingMean(_ALIKE_WINDOWS)
+        self._wait = FadingMean(_WAIT_WINDOWS)
+        self._full_window_s = 0.0
+
+    def measured(self, run_s: float) -> None:
+        """Take in what a full live window costs a worker when there is nothing else to do.
+
+        Streams that have just begun decode short windows, and would make room seem larger.
+        """
+        self._full_window_s = run_s
+        self.decoded(1, run_s, live=True)
+
+    def waited(self, wait_s: float) -> None:
+        """Take in how long a live window waited for a worker.
+
+        That tells of what costs do not: decodings at pauses, and whatever else the machine does.
+        """
+        self._wait.add(wait_s)
 
     def decoded(self, num_windows: int, run_s: float, *, live: bool) -> None:
         """Take in how long a worker took for a batch."""
@@ -102,17 +124,32 @@ class Load:
         needed_s = self.needed_step_s(speaking)
         return min(max(needed_s, self._limits.min_step_s), self._limits.max_step_s)
 
+    def admitted_step_s(self, speaking: int) -> float:
+        """The same once their windows are full, in seconds."""
+        alone_s = self._live.at(1)
+        growth = max(1.0, self._full_window_s / alone_s) if alone_s else 1.0
+        return growth * self.needed_step_s(speaking)
+
+    @property
+    def wait_s(self) -> float:
+        """How long live windows lately waited for a worker, in seconds."""
+        return self._wait.value
+
     def has_room(self, speaking: int) -> bool:
-        """Whether so many live streams can be decoded often enough."""
-        return self.needed_step_s(speaking) <= self._limits.max_step_s
+        """Whether so many live streams can be decoded often enough, and in time."""
+        return self._fit(speaking) and self.wait_s <= _MAX_WAIT_S
 
     @property
     def capacity(self) -> int:
         """Live streams that can speak at once."""
         fitting = 0
-        while fitting < self._limits.max_streams and self.has_room(fitting + 1):
+        while fitting < self._limits.max_streams and self._fit(fitting + 1):
             fitting += 1
         return fitting
+
+    def _fit(self, speaking: int) -> bool:
+        longest_s = min(self._limits.admit_step_s, self._limits.max_step_s)
+        return self.admitted_step_s(speaking) <= longest_s
 
     def files_at_once(self, speaking: int) -> int:
         """Windows of files in one batch, while so many live streams speak."""

@@ -75,11 +75,12 @@ class Scheduler:
         return samples(self._step_s)
 
     @contextmanager
-    def seat(self, *, live: bool) -> Iterator[Seat]:
+    def seat(self, *, live: bool, moved: bool = False) -> Iterator[Seat]:
         """Admit a stream for the length of the ``with`` block.
 
         Args:
             live: Whether somebody waits for its words; files are decoded when nobody does.
+            moved: Whether it was admitted before, elsewhere: then it is not refused.
 
         Raises:
             SaturatedError: With one more live stream all would be decoded too seldom. A replica
@@ -88,11 +89,11 @@ class Scheduler:
         """
         now_s = time.perf_counter()
         speaking = self._speaking(now_s)
-        if live and speaking and not self._load.has_room(speaking + 1):
-            step_s = self._load.needed_step_s(speaking + 1)
+        if live and speaking and not moved and not self._load.has_room(speaking + 1):
             raise SaturatedError(
                 f"one live stream more than the {speaking} that speak would have each of them "
-                f"decoded every {step_s:.1f} s, not every {self._limits.max_step_s:g} s"
+                f"decoded every {self._load.admitted_step_s(speaking + 1):.1f} s, after windows "
+                f"waited for {self._load.wait_s:.1f} s already"
             )
         seat = Seat(live, now_s)
         self._seats.add(seat)
@@ -132,6 +133,17 @@ class Scheduler:
         now_s = time.perf_counter()
         return await self._decoded(_Job(window, _PROBE, True, now_s, float("-inf")))
 
+    async def measure(self, window: Window) -> None:
+        """Learn from a full live window, while there is nothing else to do, what to expect.
+
+        Raises:
+            DeviceError: The model failed.
+
+        """
+        began_s = time.perf_counter()
+        await self.probe(window)
+        self._load.measured(time.perf_counter() - began_s)
+
     async def _decoded(self, job: _Job) -> Hypothesis:
         async with self._arrived:
             self._turns.add(job)
@@ -166,7 +178,11 @@ class Scheduler:
         self._turns.take(batch, now_s)
         self._utilisation.change(now_s, by=1)
         for job in batch:
-            telemetry.STEP_WAIT_SECONDS.labels("asr").observe(now_s - job.asked_s)
+            wait_s = now_s - job.asked_s
+            telemetry.STEP_WAIT_SECONDS.labels("asr").observe(wait_s)
+            if job.live and 0 < job.deadline_s - job.asked_s <= self._fair_step_s:
+                # Not those that are ahead of their pace: it is theirs to wait.
+                self._load.waited(wait_s)
         return batch
 
     async def _decode(self, batch: Sequence[_Job], pool: ThreadPoolExecutor) -> None:

@@ -101,7 +101,7 @@ class AsrServicer(rpc.AsrServiceServicer):
         live = opened.config.pace != pb.PACE_FILE
         with (
             self._admission.admit(opened.session_id, opened.lane, metadata),
-            self._scheduler.seat(live=live) as seat,
+            self._scheduler.seat(live=live, moved=opened.moved) as seat,
         ):
             await self._serve(opened, seat, requests, send)
 

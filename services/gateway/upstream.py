@@ -187,6 +187,8 @@ class AsrUpstream:
         self._config = config
         self._transcript = transcript
         self._committed = committed
+        self._served = False
+        """Whether a replica has accepted the session."""
 
     def call(
         self,
@@ -215,6 +217,7 @@ class AsrUpstream:
                 config=config,
                 checkpoint=checkpoint,
                 first_sample=first_sample,
+                moved=self._served,
             )
         )
 
@@ -239,6 +242,7 @@ class AsrUpstream:
         """Write what was recognised into the transcript."""
         match response.WhichOneof("event"):
             case "opened":
+                self._served = True
                 self._transcript.model = response.opened.model
                 return Opened()
             case "commit":

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -62,6 +63,32 @@ def test_the_capacity_is_how_many_can_be_decoded_within_the_longest_step(
     assert load.capacity == capacity
     for speaking in range(1, 100):
         assert load.has_room(speaking) is (speaking <= capacity)
+
+
+def test_streams_that_have_just_begun_make_no_room_seem_larger() -> None:
+    load = Load(limits(max_step_s=2.0))
+    load.measured(0.4)
+    assert load.capacity == 4
+    measured(load, *[(1, 0.1)] * 100)
+    assert load.needed_step_s(4) == pytest.approx(0.5, rel=0.01), "their windows are short"
+    assert load.capacity == 4, "and will be long"
+    measured(load, *[(1, 0.8)] * 100)
+    assert load.capacity == 2, "the machine has become slower"
+
+
+def test_new_streams_are_let_in_up_to_a_shorter_step_than_the_longest() -> None:
+    load = measured(Load(replace(limits(max_step_s=2.0), admit_step_s=1.0)), (1, 0.39))
+    assert load.capacity == 2
+    assert load.step_s(4) == pytest.approx(1.95), "those who are in share what there is"
+
+
+def test_there_is_no_room_while_windows_wait_for_a_worker() -> None:
+    load = measured(Load(limits()), (1, 0.1))
+    for wait_s, room in [(0.1, True), (0.9, False), (0.0, True)]:
+        for _ in range(50):
+            load.waited(wait_s)
+        assert load.has_room(2) is room
+    assert load.capacity > 2
 
 
 def test_batches_count_as_far_as_streams_are_alike_enough_to_fill_them() -> None:

@@ -2,7 +2,7 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 import numpy as np
 import pytest
@@ -330,10 +330,33 @@ async def test_whom_there_is_no_room_for_is_refused_until_there_is() -> None:
         await answer(scheduler, window(3))
         with scheduler.seat(live=True):
             with scheduler.seat(live=True), scheduler.seat(live=False):
-                with pytest.raises(SaturatedError, match=r"every (1\.9|2\.\d) s, not every 1\.6 s"):
+                with pytest.raises(SaturatedError, match=r"decoded every (1\.9|2\.\d) s"):
                     await answer(scheduler, window(3))
                 await answer(scheduler, window(3), live=False)
             await answer(scheduler, window(3))
+
+
+async def test_a_stream_that_was_admitted_elsewhere_is_not_refused() -> None:
+    """O2. Its session would be lost."""
+    async with running(ScriptedRecognizer([], fails=takes(0.5)), max_step_s=0.5) as scheduler:
+        await answer(scheduler, window(3))
+        with scheduler.seat(live=True):
+            with pytest.raises(SaturatedError), scheduler.seat(live=True):
+                pass
+            with scheduler.seat(live=True, moved=True):
+                pass
+
+
+async def test_whoever_comes_while_windows_wait_is_refused() -> None:
+    """O1."""
+    async with running(ScriptedRecognizer([], fails=takes(0.3)), max_step_s=100) as scheduler:
+        with ExitStack() as seats:
+            speaking = [seats.enter_context(scheduler.seat(live=True)) for _ in range(4)]
+            for _ in range(3):
+                windows = (scheduler.recognize(window(n), s) for n, s in enumerate(speaking, 1))
+                await asyncio.gather(*windows)
+            with pytest.raises(SaturatedError, match="waited"), scheduler.seat(live=True):
+                pass
 
 
 async def test_a_replica_on_which_nobody_speaks_takes_one_stream_and_learns() -> None:

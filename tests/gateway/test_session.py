@@ -259,6 +259,15 @@ async def test_a_vad_that_is_lost_in_the_middle_leaves_no_hole() -> None:
     assert list(session.transcript.words) == asr.words
 
 
+async def test_a_recogniser_is_told_whether_a_session_comes_from_another_one() -> None:
+    """O2."""
+    vad, asr = script(0.5, 1.5)
+    asr.faults.once = {RATE: DeviceError("lost")}
+    async with running(vad, asr) as mesh:
+        await transcribe(mesh, silence(3))
+    assert [stream.open.moved for stream in asr.streams] == [False, True]
+
+
 async def test_a_replica_that_is_asked_to_stop_hands_its_streams_on() -> None:
     """D1."""
     vad, asr = script(*[0.7 * i for i in range(1, 60)])

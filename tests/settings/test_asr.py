@@ -22,6 +22,7 @@ from prometheus_client import REGISTRY
 from services.asr import __main__ as asr
 from services.asr.config import Settings
 from services.asr.events import Committed
+from services.asr.load import Load
 from services.asr.recognizer import Hypothesis, Task, Window
 from services.asr.servicer import Paces
 from services.asr.transcriber import Transcriber
@@ -274,12 +275,23 @@ async def test_a_stream_alone_is_decoded_after_so_much_new_audio(
         call.cancel()
 
 
-@flips("ASR", max_step_ms={800: grpc.StatusCode.RESOURCE_EXHAUSTED, 5000: grpc.StatusCode.OK})
+@flips("ASR", max_step_ms={1000: 1.0, 5000: 5.0})
+def test_however_many_streams_speak_they_are_decoded_this_often(
+    flip: Flip, settings: Settle
+) -> None:
+    load = Load(asr.limits(settings(max_step_ms=flip.value, workers=1)))
+    load.decoded(1, 0.4, live=True)
+    assert load.step_s(100) == flip.effect
+
+
+@flips("ASR", admit_step_ms={800: grpc.StatusCode.RESOURCE_EXHAUSTED, 5000: grpc.StatusCode.OK})
 async def test_a_stream_is_refused_with_which_steps_would_have_to_be_longer(
     flip: Flip, settings: Settle
 ) -> None:
     model = Metronome(takes_s=0.4)
-    async with replica(model, settings(max_step_ms=flip.value, workers=1)) as channel:
+    async with replica(
+        model, settings(**{flip.name: flip.value}, max_step_ms=5000, workers=1)
+    ) as channel:
         stub = rpc.AsrServiceStub(channel)
         first = stub.Transcribe()
         await first.write(opening())
@@ -498,6 +510,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np, psutil
 from services.asr.__main__ import recognizer
 from services.asr.config import Settings
+from services.asr.load import Load
 from services.asr.recognizer import Window
 model = recognizer(Settings())
 noise = np.random.default_rng(0).normal(0, 0.1, 128_000).astype(np.float32)

@@ -27,43 +27,43 @@ from voxmesh.common.v1 import stage_pb2 as voxmesh_dot_common_dot_v1_dot_stage__
 from voxmesh.common.v1 import text_pb2 as voxmesh_dot_common_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18voxmesh/asr/v1/asr.proto\x12\x0evoxmesh.asr.v1\x1a\x1dvoxmesh/common/v1/audio.proto\x1a\x1dvoxmesh/common/v1/stage.proto\x1a\x1cvoxmesh/common/v1/text.proto\"\xf3\x01\n\x11TranscribeRequest\x12$\n\x04open\x18\x01 \x01(\x0b\x32\x14.voxmesh.asr.v1.OpenH\x00\x12.\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x1d.voxmesh.common.v1.AudioFrameH\x00\x12%\n\x03gap\x18\x03 \x01(\x0b\x32\x16.voxmesh.common.v1.GapH\x00\x12)\n\x05\x66lush\x18\x04 \x01(\x0b\x32\x18.voxmesh.common.v1.FlushH\x00\x12+\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x19.voxmesh.common.v1.FinishH\x00\x42\t\n\x07payload\"\xa3\x01\n\x04Open\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04lane\x18\x02 \x01(\x05\x12\x30\n\x06\x63onfig\x18\x03 \x01(\x0b\x32 .voxmesh.asr.v1.TranscribeConfig\x12\x31\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x1d.voxmesh.common.v1.Checkpoint\x12\x14\n\x0c\x66irst_sample\x18\x05 \x01(\x03\"\x91\x02\n\x10TranscribeConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rlanguage_code\x18\x02 \x01(\t\x12\"\n\x04task\x18\x03 \x01(\x0e\x32\x14.voxmesh.asr.v1.Task\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12\"\n\x04pace\x18\x05 \x01(\x0e\x32\x14.voxmesh.asr.v1.Pace\x12\x13\n\x0btemperature\x18\x06 \x01(\x02\x12\x10\n\x08hotwords\x18\x07 \x03(\t\x12&\n\x06policy\x18\x08 \x01(\x0e\x32\x16.voxmesh.asr.v1.Policy\x12\x1c\n\x0f\x66rame_threshold\x18\t \x01(\x05H\x00\x88\x01\x01\x42\x12\n\x10_frame_threshold\"\xba\x03\n\x12TranscribeResponse\x12(\n\x06opened\x18\x01 \x01(\x0b\x32\x16.voxmesh.asr.v1.OpenedH\x00\x12(\n\x06\x63ommit\x18\x02 \x01(\x0b\x32\x16.voxmesh.asr.v1.CommitH\x00\x12$\n\x04tail\x18\x03 \x01(\x0b\x32\x14.voxmesh.asr.v1.TailH\x00\x12\x34\n\x08language\x18\x04 \x01(\x0b\x32 .voxmesh.asr.v1.LanguageDetectedH\x00\x12\x33\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1d.voxmesh.common.v1.CheckpointH\x00\x12-\n\x07\x66lushed\x18\x06 \x01(\x0b\x32\x1a.voxmesh.common.v1.FlushedH\x00\x12,\n\x07go_away\x18\x07 \x01(\x0b\x32\x19.voxmesh.common.v1.GoAwayH\x00\x12/\n\x08\x66inished\x18\x08 \x01(\x0b\x32\x1b.voxmesh.common.v1.FinishedH\x00\x12(\n\x06queued\x18\t \x01(\x0b\x32\x16.voxmesh.asr.v1.QueuedH\x00\x42\x07\n\x05\x65vent\"\x08\n\x06Queued\"\x17\n\x06Opened\x12\r\n\x05model\x18\x01 \x01(\t\"\x8f\x01\n\x06\x43ommit\x12&\n\x05words\x18\x01 \x03(\x0b\x32\x17.voxmesh.common.v1.Word\x12\x31\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x1d.voxmesh.common.v1.Checkpoint\x12*\n\x08\x64\x65\x63oding\x18\x03 \x01(\x0b\x32\x18.voxmesh.asr.v1.Decoding\"[\n\x08\x44\x65\x63oding\x12\x1b\n\x13\x61vg_log_probability\x18\x01 \x01(\x02\x12\x1d\n\x15no_speech_probability\x18\x02 \x01(\x02\x12\x13\n\x0btemperature\x18\x03 \x01(\x02\"F\n\x04Tail\x12&\n\x05words\x18\x01 \x03(\x0b\x32\x17.voxmesh.common.v1.Word\x12\x16\n\x0ethrough_sample\x18\x02 \x01(\x03\">\n\x10LanguageDetected\x12\x15\n\rlanguage_code\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"\x11\n\x0f\x44\x65scribeRequest\"\x83\x01\n\x10\x44\x65scribeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x16\n\x0elanguage_codes\x18\x03 \x03(\t\x12#\n\x05tasks\x18\x04 \x03(\x0e\x32\x14.voxmesh.asr.v1.Task\x12\x13\n\x0bmax_streams\x18\x05 \x01(\x05*E\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_TRANSCRIBE\x10\x01\x12\x12\n\x0eTASK_TRANSLATE\x10\x02*e\n\x06Policy\x12\x16\n\x12POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16POLICY_LOCAL_AGREEMENT\x10\x01\x12\x14\n\x10POLICY_ALIGN_ATT\x10\x02\x12\x11\n\rPOLICY_EITHER\x10\x03*:\n\x04Pace\x12\x14\n\x10PACE_UNSPECIFIED\x10\x00\x12\r\n\tPACE_LIVE\x10\x01\x12\r\n\tPACE_FILE\x10\x02\x32\xb4\x01\n\nAsrService\x12W\n\nTranscribe\x12!.voxmesh.asr.v1.TranscribeRequest\x1a\".voxmesh.asr.v1.TranscribeResponse(\x01\x30\x01\x12M\n\x08\x44\x65scribe\x12\x1f.voxmesh.asr.v1.DescribeRequest\x1a .voxmesh.asr.v1.DescribeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18voxmesh/asr/v1/asr.proto\x12\x0evoxmesh.asr.v1\x1a\x1dvoxmesh/common/v1/audio.proto\x1a\x1dvoxmesh/common/v1/stage.proto\x1a\x1cvoxmesh/common/v1/text.proto\"\xf3\x01\n\x11TranscribeRequest\x12$\n\x04open\x18\x01 \x01(\x0b\x32\x14.voxmesh.asr.v1.OpenH\x00\x12.\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x1d.voxmesh.common.v1.AudioFrameH\x00\x12%\n\x03gap\x18\x03 \x01(\x0b\x32\x16.voxmesh.common.v1.GapH\x00\x12)\n\x05\x66lush\x18\x04 \x01(\x0b\x32\x18.voxmesh.common.v1.FlushH\x00\x12+\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x19.voxmesh.common.v1.FinishH\x00\x42\t\n\x07payload\"\xb2\x01\n\x04Open\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04lane\x18\x02 \x01(\x05\x12\x30\n\x06\x63onfig\x18\x03 \x01(\x0b\x32 .voxmesh.asr.v1.TranscribeConfig\x12\x31\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x1d.voxmesh.common.v1.Checkpoint\x12\x14\n\x0c\x66irst_sample\x18\x05 \x01(\x03\x12\r\n\x05moved\x18\x06 \x01(\x08\"\x91\x02\n\x10TranscribeConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rlanguage_code\x18\x02 \x01(\t\x12\"\n\x04task\x18\x03 \x01(\x0e\x32\x14.voxmesh.asr.v1.Task\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12\"\n\x04pace\x18\x05 \x01(\x0e\x32\x14.voxmesh.asr.v1.Pace\x12\x13\n\x0btemperature\x18\x06 \x01(\x02\x12\x10\n\x08hotwords\x18\x07 \x03(\t\x12&\n\x06policy\x18\x08 \x01(\x0e\x32\x16.voxmesh.asr.v1.Policy\x12\x1c\n\x0f\x66rame_threshold\x18\t \x01(\x05H\x00\x88\x01\x01\x42\x12\n\x10_frame_threshold\"\xba\x03\n\x12TranscribeResponse\x12(\n\x06opened\x18\x01 \x01(\x0b\x32\x16.voxmesh.asr.v1.OpenedH\x00\x12(\n\x06\x63ommit\x18\x02 \x01(\x0b\x32\x16.voxmesh.asr.v1.CommitH\x00\x12$\n\x04tail\x18\x03 \x01(\x0b\x32\x14.voxmesh.asr.v1.TailH\x00\x12\x34\n\x08language\x18\x04 \x01(\x0b\x32 .voxmesh.asr.v1.LanguageDetectedH\x00\x12\x33\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1d.voxmesh.common.v1.CheckpointH\x00\x12-\n\x07\x66lushed\x18\x06 \x01(\x0b\x32\x1a.voxmesh.common.v1.FlushedH\x00\x12,\n\x07go_away\x18\x07 \x01(\x0b\x32\x19.voxmesh.common.v1.GoAwayH\x00\x12/\n\x08\x66inished\x18\x08 \x01(\x0b\x32\x1b.voxmesh.common.v1.FinishedH\x00\x12(\n\x06queued\x18\t \x01(\x0b\x32\x16.voxmesh.asr.v1.QueuedH\x00\x42\x07\n\x05\x65vent\"\x08\n\x06Queued\"\x17\n\x06Opened\x12\r\n\x05model\x18\x01 \x01(\t\"\x8f\x01\n\x06\x43ommit\x12&\n\x05words\x18\x01 \x03(\x0b\x32\x17.voxmesh.common.v1.Word\x12\x31\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x1d.voxmesh.common.v1.Checkpoint\x12*\n\x08\x64\x65\x63oding\x18\x03 \x01(\x0b\x32\x18.voxmesh.asr.v1.Decoding\"[\n\x08\x44\x65\x63oding\x12\x1b\n\x13\x61vg_log_probability\x18\x01 \x01(\x02\x12\x1d\n\x15no_speech_probability\x18\x02 \x01(\x02\x12\x13\n\x0btemperature\x18\x03 \x01(\x02\"F\n\x04Tail\x12&\n\x05words\x18\x01 \x03(\x0b\x32\x17.voxmesh.common.v1.Word\x12\x16\n\x0ethrough_sample\x18\x02 \x01(\x03\">\n\x10LanguageDetected\x12\x15\n\rlanguage_code\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"\x11\n\x0f\x44\x65scribeRequest\"\x83\x01\n\x10\x44\x65scribeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x16\n\x0elanguage_codes\x18\x03 \x03(\t\x12#\n\x05tasks\x18\x04 \x03(\x0e\x32\x14.voxmesh.asr.v1.Task\x12\x13\n\x0bmax_streams\x18\x05 \x01(\x05*E\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_TRANSCRIBE\x10\x01\x12\x12\n\x0eTASK_TRANSLATE\x10\x02*e\n\x06Policy\x12\x16\n\x12POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16POLICY_LOCAL_AGREEMENT\x10\x01\x12\x14\n\x10POLICY_ALIGN_ATT\x10\x02\x12\x11\n\rPOLICY_EITHER\x10\x03*:\n\x04Pace\x12\x14\n\x10PACE_UNSPECIFIED\x10\x00\x12\r\n\tPACE_LIVE\x10\x01\x12\r\n\tPACE_FILE\x10\x02\x32\xb4\x01\n\nAsrService\x12W\n\nTranscribe\x12!.voxmesh.asr.v1.TranscribeRequest\x1a\".voxmesh.asr.v1.TranscribeResponse(\x01\x30\x01\x12M\n\x08\x44\x65scribe\x12\x1f.voxmesh.asr.v1.DescribeRequest\x1a .voxmesh.asr.v1.DescribeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'voxmesh.asr.v1.asr_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASK']._serialized_start=1832
-  _globals['_TASK']._serialized_end=1901
-  _globals['_POLICY']._serialized_start=1903
-  _globals['_POLICY']._serialized_end=2004
-  _globals['_PACE']._serialized_start=2006
-  _globals['_PACE']._serialized_end=2064
+  _globals['_TASK']._serialized_start=1847
+  _globals['_TASK']._serialized_end=1916
+  _globals['_POLICY']._serialized_start=1918
+  _globals['_POLICY']._serialized_end=2019
+  _globals['_PACE']._serialized_start=2021
+  _globals['_PACE']._serialized_end=2079
   _globals['_TRANSCRIBEREQUEST']._serialized_start=137
   _globals['_TRANSCRIBEREQUEST']._serialized_end=380
   _globals['_OPEN']._serialized_start=383
-  _globals['_OPEN']._serialized_end=546
-  _globals['_TRANSCRIBECONFIG']._serialized_start=549
-  _globals['_TRANSCRIBECONFIG']._serialized_end=822
-  _globals['_TRANSCRIBERESPONSE']._serialized_start=825
-  _globals['_TRANSCRIBERESPONSE']._serialized_end=1267
-  _globals['_QUEUED']._serialized_start=1269
-  _globals['_QUEUED']._serialized_end=1277
-  _globals['_OPENED']._serialized_start=1279
-  _globals['_OPENED']._serialized_end=1302
-  _globals['_COMMIT']._serialized_start=1305
-  _globals['_COMMIT']._serialized_end=1448
-  _globals['_DECODING']._serialized_start=1450
-  _globals['_DECODING']._serialized_end=1541
-  _globals['_TAIL']._serialized_start=1543
-  _globals['_TAIL']._serialized_end=1613
-  _globals['_LANGUAGEDETECTED']._serialized_start=1615
-  _globals['_LANGUAGEDETECTED']._serialized_end=1677
-  _globals['_DESCRIBEREQUEST']._serialized_start=1679
-  _globals['_DESCRIBEREQUEST']._serialized_end=1696
-  _globals['_DESCRIBERESPONSE']._serialized_start=1699
-  _globals['_DESCRIBERESPONSE']._serialized_end=1830
-  _globals['_ASRSERVICE']._serialized_start=2067
-  _globals['_ASRSERVICE']._serialized_end=2247
+  _globals['_OPEN']._serialized_end=561
+  _globals['_TRANSCRIBECONFIG']._serialized_start=564
+  _globals['_TRANSCRIBECONFIG']._serialized_end=837
+  _globals['_TRANSCRIBERESPONSE']._serialized_start=840
+  _globals['_TRANSCRIBERESPONSE']._serialized_end=1282
+  _globals['_QUEUED']._serialized_start=1284
+  _globals['_QUEUED']._serialized_end=1292
+  _globals['_OPENED']._serialized_start=1294
+  _globals['_OPENED']._serialized_end=1317
+  _globals['_COMMIT']._serialized_start=1320
+  _globals['_COMMIT']._serialized_end=1463
+  _globals['_DECODING']._serialized_start=1465
+  _globals['_DECODING']._serialized_end=1556
+  _globals['_TAIL']._serialized_start=1558
+  _globals['_TAIL']._serialized_end=1628
+  _globals['_LANGUAGEDETECTED']._serialized_start=1630
+  _globals['_LANGUAGEDETECTED']._serialized_end=1692
+  _globals['_DESCRIBEREQUEST']._serialized_start=1694
+  _globals['_DESCRIBEREQUEST']._serialized_end=1711
+  _globals['_DESCRIBERESPONSE']._serialized_start=1714
+  _globals['_DESCRIBERESPONSE']._serialized_end=1845
+  _globals['_ASRSERVICE']._serialized_start=2082
+  _globals['_ASRSERVICE']._serialized_end=2262
 # @@protoc_insertion_point(module_scope)

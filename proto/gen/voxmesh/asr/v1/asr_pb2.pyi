@@ -159,12 +159,17 @@ class Open(_message.Message):
     CONFIG_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     FIRST_SAMPLE_FIELD_NUMBER: _builtins.int
+    MOVED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session, for logs and traces."""
     lane: _builtins.int
     """The channel of the session, from 0."""
     first_sample: _builtins.int
     """Position of the first sample that will be sent. With a checkpoint: its `replay_from_sample`."""
+    moved: _builtins.bool
+    """Whether the session was served before, by this replica or another one. It is not refused
+    because others would have to wait: it would be lost.
+    """
     @_builtins.property
     def config(self) -> Global___TranscribeConfig:
         """What to do with the speech."""
@@ -181,10 +186,11 @@ class Open(_message.Message):
         config: Global___TranscribeConfig | None = ...,
         checkpoint: _stage_pb2.Checkpoint | None = ...,
         first_sample: _builtins.int = ...,
+        moved: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "config", b"config", "first_sample", b"first_sample", "lane", b"lane", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "config", b"config", "first_sample", b"first_sample", "lane", b"lane", "moved", b"moved", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
