@@ -12,7 +12,7 @@ _COST_BATCHES = 16.0
 _ALIKE_WINDOWS = 64.0
 _UTILISATION_S = 5.0
 _WAIT_WINDOWS = 16.0
-_MAX_WAIT_S = 0.2
+_MAX_WAIT_S = 0.15
 """Live windows that wait for a worker longer than this, on average, leave no room for more."""
 _MAX_FILE_RUN_S = 1.0
 """A live window may have to wait for the files being decoded: not longer than this, if it can be
