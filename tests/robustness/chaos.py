@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc.aio
+
 from bench.corpus import recordings, two_cities
 from bench.report import quantiles
 from bench.score import Tally, compare
@@ -25,6 +27,7 @@ from services.common.channel import open_channel
 from services.common.models import locate
 from services.common.timeline import SAMPLE_RATE_HZ
 from services.common.words import Word
+from services.gateway.tasks import first_error
 from tests.mesh.asr import pcm_of
 from tests.robustness.fleet import Fleet
 from tests.robustness.history import History, Told, violations
@@ -136,8 +139,23 @@ def read_speech(manifest: Path | None) -> list[Speech]:
 
 
 async def speak(target: str, speech: Speech, *, speed: float) -> Session:
-    """Hold one session to its end."""
-    history = History()
+    """Hold one session to its end; while there is no room for it, try again."""
+    while True:
+        session = Session(speech, History())
+        try:
+            with first_error():
+                await _hold(session, target, speed=speed)
+        except grpc.aio.AioRpcError as error:
+            refused = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            if not refused or session.history.told:
+                raise
+            await asyncio.sleep(1)
+        else:
+            return session
+
+
+async def _hold(session: Session, target: str, *, speed: float) -> None:
+    speech, history = session.speech, session.history
 
     def hear(answer: pb.ConverseResponse) -> None:
         history.told.append(Told(time.monotonic(), answer))
@@ -160,7 +178,6 @@ async def speak(target: str, speech: Speech, *, speed: float) -> Session:
     ):
         tasks.create_task(play(), name="chaos.play")
         await resuming.converse(rpc.GatewayServiceStub(channel), opening, outbox, hear)
-    return Session(speech, history)
 
 
 async def chaos(

@@ -54,8 +54,10 @@ class Fleet:
         if script is not None:
             module, asr = "tests.robustness.replica", {"ASR_MODEL": "marks", SCRIPT: str(script)}
         else:
-            # Nobody is refused, however slow: it is not about how many there is room for.
-            slow = {"ASR_THREADS": "1", "ASR_MAX_STEP_MS": "10000"}
+            # Few are refused, however slow: it is not about how many there is room for.
+            slow = {"ASR_THREADS": "1"} | dict.fromkeys(
+                ("ASR_ADMIT_STEP_MS", "ASR_MAX_STEP_MS"), "10000"
+            )
             module, asr = "services.asr", {"ASR_MODEL": model, **slow}
         silero = str(locate("silero-vad") / "silero_vad.onnx")
         stages = [
