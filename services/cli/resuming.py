@@ -56,10 +56,16 @@ class Outbox:
         while self._blocks and self._first + len(self._blocks[0]) <= num_bytes:
             self._first += len(self._blocks.popleft())
 
-    async def after(self, num_bytes: int) -> AsyncIterator[bytes]:
-        """The audio behind a position, as it is recorded, to its end."""
+    async def after(self, num_bytes: int, over: asyncio.Event) -> AsyncIterator[bytes]:
+        """The audio behind a position, as it is recorded, to its end.
+
+        Args:
+            num_bytes: The position.
+            over: Set when nobody wants it any more; call ``wake`` then.
+
+        """
         position = num_bytes
-        while True:
+        while not over.is_set():
             data = self._read(position)
             if data:
                 position += len(data)
@@ -69,6 +75,10 @@ class Outbox:
             else:
                 self._grown.clear()
                 await self._grown.wait()
+
+    def wake(self) -> None:
+        """Let whoever waits for audio look again."""
+        self._grown.set()
 
     def _read(self, position: int) -> bytes:
         """What the block at a position still holds from there on; nothing at the end."""
@@ -147,26 +157,41 @@ class _Session:
 
         """
         accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        async for answer in stub.Converse(self._requests(accepted)):
-            match answer.WhichOneof("event"):
-                case "opened":
-                    self.num_opened += 1
-                    self._token = answer.opened.resume_token
-                    self.patience_s = answer.opened.resume_within.ToTimedelta().total_seconds()
-                    self._outbox.acknowledge(answer.opened.received_bytes)
+        over = asyncio.Event()
+        try:
+            async for answer in stub.Converse(self._requests(accepted, over)):
+                if answer.WhichOneof("event") == "opened":
                     accepted.set_result(answer.opened.received_bytes)
-                case "received":
-                    self._outbox.acknowledge(answer.received.num_bytes)
-                case "captions":
-                    self._num_words = answer.captions.first_word + len(answer.captions.words)
-            self._on_answer(answer)
+                self._take(answer)
+        finally:
+            # gRPC lets its reader of requests wait for ever when the call has ended.
+            over.set()
+            self._outbox.wake()
+            if not accepted.done():
+                accepted.set_result(0)
 
-    async def _requests(self, accepted: "asyncio.Future[int]") -> AsyncIterator[pb.ConverseRequest]:
+    def _take(self, answer: pb.ConverseResponse) -> None:
+        match answer.WhichOneof("event"):
+            case "opened":
+                self.num_opened += 1
+                self._token = answer.opened.resume_token
+                self.patience_s = answer.opened.resume_within.ToTimedelta().total_seconds()
+                self._outbox.acknowledge(answer.opened.received_bytes)
+            case "received":
+                self._outbox.acknowledge(answer.received.num_bytes)
+            case "captions":
+                self._num_words = answer.captions.first_word + len(answer.captions.words)
+        self._on_answer(answer)
+
+    async def _requests(
+        self, accepted: "asyncio.Future[int]", over: asyncio.Event
+    ) -> AsyncIterator[pb.ConverseRequest]:
         if self._token:
             resume = pb.Resume(token=self._token, num_words=self._num_words)
             yield pb.ConverseRequest(resume=resume)
         else:
             yield pb.ConverseRequest(open=self.opening)
-        async for audio in self._outbox.after(await accepted):
+        async for audio in self._outbox.after(await accepted, over):
             yield pb.ConverseRequest(audio=audio)
-        yield pb.ConverseRequest(finish=pb.Finish())
+        if not over.is_set():
+            yield pb.ConverseRequest(finish=pb.Finish())

@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from services.cli.resuming import Outbox, converse
 from services.common.errors import UpstreamError
 from services.common.rpc import status_of
+from tests.settings.serving import until
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
 
@@ -128,6 +129,19 @@ async def test_a_session_that_was_never_accepted_is_not_tried_again() -> None:
     assert len(gateway.firsts) == 1
 
 
+@pytest.mark.parametrize("accepts", [True, False])
+async def test_a_call_that_has_ended_leaves_nobody_waiting_for_audio(accepts: bool) -> None:
+    gateway = Fickle([1], says_why=True)
+    gateway.accepts = accepts
+    outbox = Outbox()
+    outbox.add(AUDIO[:2])
+    async with stub_of(gateway) as stub:
+        before = len(asyncio.all_tasks())
+        with pytest.raises(grpc.aio.AioRpcError):
+            await converse(stub, pb.Open(), outbox, lambda _answer: None)
+        await until(lambda: len(asyncio.all_tasks()) <= before)
+
+
 async def test_audio_is_kept_until_it_has_arrived() -> None:
     outbox = Outbox()
     for data in (b"ab", b"cd", b"ef"):
@@ -135,5 +149,8 @@ async def test_audio_is_kept_until_it_has_arrived() -> None:
     outbox.acknowledge(3)
     assert outbox.kept_bytes == 4
     outbox.end()
-    assert [data async for data in outbox.after(3)] == [b"d", b"ef"]
-    assert [data async for data in outbox.after(6)] == []
+    wanted, over = asyncio.Event(), asyncio.Event()
+    assert [data async for data in outbox.after(3, wanted)] == [b"d", b"ef"]
+    assert [data async for data in outbox.after(6, wanted)] == []
+    over.set()
+    assert [data async for data in outbox.after(3, over)] == []

@@ -1,10 +1,12 @@
 import asyncio
+import json
 import re
 import struct
 import threading
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -218,7 +220,7 @@ async def test_what_the_client_asks_for_reaches_the_recogniser() -> None:
         {"stream": "false"},
         {"response_format": ""},
         {"temperature": ""},
-        {"include[]": "logprobs", "hotwords": "x", "vad_filter": "true", "user": "me"},
+        {"stream": "false", "hotwords": "x", "vad_filter": "true", "user": "me"},
         {"chunking_strategy": "auto", "languages[]": ["en", "fr"], "keywords[]": "voxmesh"},
         {"chunking_strategy[type]": "server_vad", "known_speaker_names[]": ["A", "B"]},
     ],
@@ -227,6 +229,88 @@ async def test_what_clients_send_besides_does_no_harm(fields: dict[str, Any]) ->
     async with serving() as (client, _):
         answer = await client.transcribe(**fields)
     assert answer.json()["text"] == TEXT
+
+
+async def test_keywords_and_the_only_candidate_language_reach_the_recogniser() -> None:
+    async with serving() as (client, mesh):
+        fields: dict[str, Any] = {"keywords[]": ["voxmesh", "gRPC"], "languages[]": "fr"}
+        await client.transcribe(**fields)
+        config = mesh.asr.streams[0].open.config
+    assert list(config.hotwords) == ["voxmesh", "gRPC"]
+    assert config.language_code == "fr"
+
+
+def test_probabilities_come_when_they_are_asked_for() -> None:
+    words = [replace(word, probability=0.5) for word in WORDS]
+    body = json_body(Spoken(words, [], "en", DURATION_S), with_probabilities=True)
+    first, *rest = body["logprobs"]
+    assert first == {"token": " Hello", "logprob": -0.693147, "bytes": list(b" Hello")}
+    assert len(rest) == 4
+
+
+def events_of(body: str) -> list[dict[str, Any]]:
+    frames = [frame for frame in body.split("\n\n") if frame and not frame.startswith(":")]
+    assert all(frame.startswith("data: ") for frame in frames)
+    assert frames.pop() == "data: [DONE]"
+    return [json.loads(frame.removeprefix("data: ")) for frame in frames]
+
+
+@pytest.mark.parametrize("response_format", ["json", "text"])
+async def test_a_streamed_text_only_grows(response_format: str) -> None:
+    async with serving() as (client, _):
+        fields: dict[str, Any] = {"include[]": "logprobs", "response_format": response_format}
+        answer = await client.transcribe(stream="true", **fields)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+    *deltas, done = events_of(answer.text)
+    assert {delta["type"] for delta in deltas} == {"transcript.text.delta"}
+    assert len(deltas) > 1
+    assert "".join(delta["delta"] for delta in deltas) == done["text"] == TEXT
+    assert [word for delta in deltas for word in delta["logprobs"]] == done["logprobs"]
+    assert done["type"] == "transcript.text.done"
+
+
+async def test_nothing_said_is_an_empty_stream() -> None:
+    async with serving([]) as (client, _):
+        answer = await client.transcribe(stream="true")
+    assert events_of(answer.text) == [{"type": "transcript.text.done", "text": ""}]
+
+
+async def test_subtitles_come_as_a_whole_even_if_a_stream_is_asked_for() -> None:
+    async with serving() as (client, _):
+        answer = await client.transcribe(stream="true", response_format="srt")
+    assert answer.text.startswith("1\n00:00:00,500 --> ")
+
+
+async def test_an_error_amid_a_stream_is_its_last_event() -> None:
+    asr = FakeAsr(WORDS)
+    asr.faults.always[60000] = DeviceError("the model failed")
+    async with serving(asr=asr, asr_patience_s=0.2, open_timeout_s=0.5) as (client, _):
+        answer = await client.transcribe(stream="true")
+    *deltas, failure = events_of(answer.text)
+    assert answer.status_code == 200
+    assert "".join(delta["delta"] for delta in deltas) == "Hello there."
+    assert failure["error"]["type"] == "server_error"
+
+
+async def test_what_is_wrong_before_a_stream_is_a_status() -> None:
+    async with serving(max_sessions=1) as (client, mesh):
+        assert (await client.transcribe(b"no audio", stream="true")).status_code == 400
+        mesh.asr.faults.gate.clear()
+        first = asyncio.create_task(client.transcribe(stream="true"), name="test.first")
+        await until(lambda: len(mesh.asr.streams) > 1)
+        assert (await client.transcribe(stream="true")).status_code == 429
+        mesh.asr.faults.gate.set()
+        assert events_of((await first).text)[-1]["text"] == TEXT
+
+
+async def test_a_client_that_leaves_a_stream_takes_its_work_with_it() -> None:
+    async with serving() as (client, mesh):
+        mesh.asr.faults.gate.clear()
+        leaving = asyncio.create_task(client.transcribe(stream="true"), name="test.leaving")
+        await until(lambda: bool(mesh.asr.live))
+        leaving.cancel()
+        await until(lambda: not mesh.asr.live and not mesh.gateway.open_sessions)
 
 
 async def test_the_path_without_a_version_and_a_nameless_blob_are_served() -> None:
@@ -260,7 +344,6 @@ async def test_a_model_that_cannot_translate_never_transcribes_instead() -> None
     [
         ({"response_format": "xml"}, 400, "response_format", "invalid_value"),
         ({"response_format": "diarized_json"}, 400, "response_format", "invalid_value"),
-        ({"stream": "true"}, 400, "stream", "invalid_value"),
         ({"stream": "maybe"}, 400, "stream", "invalid_value"),
         ({"temperature": "1.5"}, 400, "temperature", "invalid_value"),
         ({"temperature": "warm"}, 400, "temperature", "invalid_value"),

@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 
 from starlette.datastructures import UploadFile
@@ -21,9 +22,10 @@ from services.gateway import subtitles
 from services.gateway.decoder import ContainerFormat, Decoder, open_decoder
 from services.gateway.gateway import Gateway
 from services.gateway.pools import ModelInfo
+from services.gateway.protocols.event_stream import EventStream, Tell
 from services.gateway.protocols.http_errors import GaveUpError, RefusedError, answering
 from services.gateway.protocols.openai_form import Wish, check_model, model_name, read_wish
-from services.gateway.protocols.openai_view import Spoken, json_body, verbose_body
+from services.gateway.protocols.openai_view import Deltas, Spoken, json_body, verbose_body
 from services.gateway.session import Pace, Session, SessionConfig, Task
 from services.gateway.tasks import first_error
 from services.gateway.uploads import receive_upload
@@ -64,17 +66,28 @@ async def _translations(gateway: Gateway, request: Request) -> Response:
 async def _serve(gateway: Gateway, request: Request, task: Task) -> Response:
     gateway.check_room(request.state.caller)
     limit = gateway.settings.max_upload_bytes
-    async with receive_upload(request, max_bytes=limit) as upload:
+    async with AsyncExitStack() as resources:
+        upload = await resources.enter_async_context(receive_upload(request, max_bytes=limit))
         wish = read_wish(upload)
-        spoken = await _transcribe(gateway, request, wish, task)
+        _, info = gateway.pools.choose(wish.model)
+        check_model(info, wish, task)
+        opening = gateway.session(_config(request, wish, task))
+        session = await resources.enter_async_context(opening)
+        if wish.streamed:
+            work = partial(_tell, gateway, session, wish, info, task)
+            return EventStream(work, resources.pop_all())
+        with first_error():
+            async with asyncio.TaskGroup() as tasks:
+                leave = tasks.create_task(_leave(request), name="openai.leave")
+                await _run(gateway, session, wish.file)
+                leave.cancel()
+        spoken = Spoken.of(session.transcript, _language(session, info, task))
     # An hour of words takes a while to lay out.
     return await asyncio.to_thread(_response, spoken, wish, task)
 
 
-async def _transcribe(gateway: Gateway, request: Request, wish: Wish, task: Task) -> Spoken:
-    _, info = gateway.pools.choose(wish.model)
-    check_model(info, wish, task)
-    config = SessionConfig(
+def _config(request: Request, wish: Wish, task: Task) -> SessionConfig:
+    return SessionConfig(
         session_id=request.state.request_id,
         protocol=PROTOCOL,
         caller=request.state.caller,
@@ -84,14 +97,30 @@ async def _transcribe(gateway: Gateway, request: Request, wish: Wish, task: Task
         prompt=wish.prompt,
         pace=Pace.FILE,
         temperature=wish.temperature,
+        hotwords=wish.keywords,
     )
-    async with gateway.session(config) as session:
-        with first_error():
-            async with asyncio.TaskGroup() as tasks:
-                leave = tasks.create_task(_leave(request), name="openai.leave")
-                await _run(gateway, session, wish.file)
-                leave.cancel()
-    return Spoken.of(session.transcript, _language(session, info, task))
+
+
+async def _tell(
+    gateway: Gateway, session: Session, wish: Wish, info: ModelInfo, task: Task, tell: Tell
+) -> None:
+    """Transcribe, and tell the words as they come."""
+    deltas = Deltas(session.transcript, with_probabilities=wish.with_probabilities)
+
+    async def show() -> None:
+        seen = -1
+        while not session.ended:
+            seen = await session.changed(seen)
+            for event in deltas.news():
+                await tell(event)
+
+    with first_error():
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(show(), name="openai.show")
+            await _run(gateway, session, wish.file)
+    for event in deltas.news():
+        await tell(event)
+    await tell(deltas.done(_language(session, info, task)))
 
 
 def _language(session: Session, info: ModelInfo, task: Task) -> str:
@@ -162,7 +191,7 @@ def _response(spoken: Spoken, wish: Wish, task: Task) -> Response:
                 temperature=wish.temperature,
             )
         case _:
-            body = json_body(spoken)
+            body = json_body(spoken, with_probabilities=wish.with_probabilities)
     return JSONResponse(body)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import UploadFile
@@ -14,6 +14,7 @@ from services.gateway.session import Task
 from services.gateway.uploads import Upload
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
+_STREAMED = frozenset({"json", "text"})
 _GRANULARITIES = ("word", "segment")
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"", "false", "0", "no", "off", "none", "null"})
@@ -32,6 +33,10 @@ class Wish:
     response_format: str
     temperature: float
     with_words: bool
+    with_probabilities: bool
+    streamed: bool
+    """Whether the text is to come while it is found, for the formats that are only text."""
+    keywords: tuple[str, ...]
 
 
 def read_wish(upload: Upload) -> Wish:
@@ -41,16 +46,18 @@ def read_wish(upload: Upload) -> Wish:
         RefusedError: A parameter is missing or wrong.
 
     """
-    if _flag(upload, "stream"):
-        raise _refused("stream", "streaming is not supported; leave it out to get the whole text")
+    response_format = _format(upload.text("response_format") or "json")
     return Wish(
         file=_file(upload),
         model=model_name(upload.text("model")),
-        language_code=_language(upload.text("language")),
+        language_code=_language(upload.text("language") or _only(upload.texts("languages"))),
         prompt=upload.text("prompt"),
-        response_format=_format(upload.text("response_format") or "json"),
+        response_format=response_format,
         temperature=_temperature(upload.text("temperature") or "0"),
         with_words="word" in _granularities(upload),
+        with_probabilities="logprobs" in upload.texts("include"),
+        streamed=_flag(upload, "stream") and response_format in _STREAMED,
+        keywords=tuple(upload.texts("keywords")),
     )
 
 
@@ -88,6 +95,11 @@ def _language(written: str) -> str:
         message = f"language {written!r} is unknown; ISO 639-1 codes such as 'en' are known"
         raise _refused("language", message, "invalid_language_format")
     return code
+
+
+def _only(candidates: Sequence[str]) -> str:
+    """The language, if it is the only candidate; else it has to be detected."""
+    return candidates[0] if len(candidates) == 1 else ""
 
 
 def _format(written: str) -> str:

@@ -1,4 +1,4 @@
-"""A finished transcript as OpenAI's transcription API writes it."""
+"""A transcript as OpenAI's transcription API writes it."""
 
 import math
 import zlib
@@ -15,6 +15,7 @@ from services.gateway.transcript import Decoding, Transcript
 
 Body = dict[str, Any]
 
+_LEAST_PROBABILITY = 1e-9
 _SEEK_HZ = 100
 """Whisper counts positions in frames of 10 ms."""
 
@@ -45,12 +46,58 @@ class Spoken:
         return text_of(self.words).strip()
 
 
-def json_body(spoken: Spoken) -> Body:
+def json_body(spoken: Spoken, *, with_probabilities: bool = False) -> Body:
     """The body of ``response_format=json``."""
     body: Body = {"text": spoken.text, "usage": _usage(spoken)}
     if spoken.language_code:
         body["languages"] = [{"code": spoken.language_code}]
+    if with_probabilities:
+        body["logprobs"] = _log_probabilities(spoken.words)
     return body
+
+
+class Deltas:
+    """A growing transcript as the events of ``stream=true``: nothing is ever taken back."""
+
+    def __init__(self, transcript: Transcript, *, with_probabilities: bool) -> None:
+        self._transcript = transcript
+        self._with_probabilities = with_probabilities
+        self._num_words = 0
+        self._text = ""
+
+    def news(self) -> list[Body]:
+        """Events for the words since the last call."""
+        words = self._transcript.words[self._num_words :]
+        text = text_of(words)
+        if not self._text:
+            text = text.lstrip()
+        if not text:
+            return []
+        self._num_words += len(words)
+        self._text += text
+        return [{"type": "transcript.text.delta", "delta": text, **self._probabilities(words)}]
+
+    def done(self, language_code: str) -> Body:
+        """The last event."""
+        body: Body = {"type": "transcript.text.done", "text": self._text}
+        if language_code:
+            body["languages"] = [{"code": language_code}]
+        return body | self._probabilities(self._transcript.words)
+
+    def _probabilities(self, words: Sequence[Word]) -> Body:
+        return {"logprobs": _log_probabilities(words)} if self._with_probabilities else {}
+
+
+def _log_probabilities(words: Sequence[Word]) -> list[Body]:
+    """Of words: those of tokens are not kept."""
+    return [
+        {
+            "token": word.text,
+            "logprob": round(math.log(max(word.probability, _LEAST_PROBABILITY)), 6),
+            "bytes": list(word.text.encode()),
+        }
+        for word in words
+    ]
 
 
 def verbose_body(spoken: Spoken, *, task: str, with_words: bool, temperature: float) -> Body:
