@@ -10,6 +10,7 @@ import uvloop
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.common import telemetry
 from services.common.channel import MAX_MESSAGE_BYTES
 from services.common.health import HealthServicer
 from services.common.tls import Identity, stays_on_machine
@@ -116,4 +117,5 @@ def run(main: Awaitable[None]) -> None:
 
 
 async def _await(main: Awaitable[None]) -> None:
+    telemetry.count_tasks()
     await main

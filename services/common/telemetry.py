@@ -3,6 +3,7 @@
 A metric exists only if it is here. Names end in their unit; all are Prometheus's.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
@@ -71,6 +72,7 @@ COMMIT_LAG_SECONDS = Histogram(
 )
 MESSAGES_SENT = Counter("voxmesh_messages_sent", "Messages sent to clients.", ["protocol"])
 BYTES_SENT = Counter("voxmesh_sent_bytes", "Bytes sent to clients.", ["protocol"])
+TASKS = Gauge("voxmesh_tasks", "Tasks of the event loop that have not ended.")
 
 
 class Span(StrEnum):
@@ -86,6 +88,12 @@ def start_metrics(host: str, port: int) -> None:
     """Serve the metrics of this process, unless ``port`` is 0."""
     if port:
         start_http_server(port, host)
+
+
+def count_tasks() -> None:
+    """Let ``voxmesh_tasks`` tell the tasks of the running event loop, whenever it is read."""
+    loop = asyncio.get_running_loop()
+    TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
 
 
 def start_tracing(service: str, otlp_endpoint: str) -> None:

@@ -9,10 +9,11 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
+from prometheus_client import REGISTRY
 
 from services.common.channel import open_channel, serves
 from services.common.rpc import Metadata, Send, bidi
-from services.common.server import healthy, serve
+from services.common.server import healthy, run, serve
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
 
@@ -226,3 +227,21 @@ async def test_an_address_that_cannot_be_listened_on_is_an_error(tmp_path: Path)
             drain_s=0,
             stopping=asyncio.Event(),
         )
+
+
+def test_the_tasks_of_a_service_can_be_read_from_any_thread() -> None:
+    found: list[float | None] = []
+
+    async def read() -> None:
+        found.append(await asyncio.to_thread(REGISTRY.get_sample_value, "voxmesh_tasks"))
+
+    async def main() -> None:
+        await read()
+        waiting = asyncio.create_task(asyncio.Event().wait())
+        await read()
+        waiting.cancel()
+        await asyncio.wait((waiting,))
+        await read()
+
+    run(main())
+    assert found == [1, 2, 1]

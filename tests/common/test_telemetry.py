@@ -22,7 +22,7 @@ METRICS = {
 }
 UNITS = ("seconds", "bytes", "ratio")
 COUNTED = (
-    *("streams", "sessions", "words", "guards", "messages", "errors", "restarts"),
+    *("streams", "sessions", "words", "guards", "messages", "errors", "restarts", "tasks"),
     *("streams_refused", "model_errors", "words_committed", "guards_fired", "sessions_ended"),
     "sessions_resumed",
     *("stage_restarts", "messages_sent", "batch_streams", "speaking_streams", "capacity_streams"),
