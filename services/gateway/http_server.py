@@ -1,5 +1,6 @@
 """The server of everything that is not gRPC."""
 
+import logging
 import socket
 import ssl
 from collections.abc import Iterator
@@ -10,6 +11,14 @@ from starlette.types import ASGIApp
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 """Largest WebSocket message that is taken."""
+
+
+_UNSHAKEN = "ASGI callable returned without completing handshake."
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's is worth a log: it takes every refused WebSocket for a fault."""
+    return record.msg != _UNSHAKEN
 
 
 class HttpServer(uvicorn.Server):
@@ -40,6 +49,7 @@ def http_server(app: ASGIApp, tls: ssl.SSLContext | None = None) -> HttpServer:
         tls: What its connections are protected with; None: nothing.
 
     """
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     config = uvicorn.Config(
         app,
         ws="websockets-sansio",

@@ -418,6 +418,16 @@ async def test_clients_that_vanish_leave_nothing_behind() -> None:
             await client.finish()
 
 
+async def test_a_handshake_that_is_refused_is_no_fault_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with mesh_at_port(max_sessions=1) as (_, port), asr_client(port):
+        with pytest.raises(InvalidStatus):
+            async with asr_client(port):
+                pass
+    assert caplog.records == []
+
+
 async def test_a_stopping_gateway_brings_the_last_words_home() -> None:
     async with mesh_at_port(0.5, 1.5) as (mesh, port), asr_client(port) as client:
         await client.say(2)
