@@ -8,12 +8,15 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import httpx
 import psutil
 
+from services.cli.mesh import MeshOptions
+
+SERVICES = ("gateway", "vad", "asr")
 _READY_S = 180.0
 _SAMPLE_S = 5.0
 
@@ -25,6 +28,8 @@ class Served:
     url: str
     grpc_target: str
     process: psutil.Process
+    metrics_urls: Mapping[str, str] = field(default_factory=dict)
+    """Where each service shows its metrics."""
 
     @property
     def ws_url(self) -> str:
@@ -44,10 +49,10 @@ class Served:
                 total += process.memory_full_info().uss
         return total
 
-    def gateway(self) -> psutil.Process:
-        """The gateway's process."""
+    def service(self, name: str) -> psutil.Process:
+        """A service's process."""
         return next(
-            process for process in self._processes() if "services.gateway" in process.cmdline()[-1:]
+            process for process in self._processes() if f"services.{name}" in process.cmdline()[-1:]
         )
 
     def _processes(self) -> list[psutil.Process]:
@@ -67,14 +72,21 @@ def served(model: str, environment: Mapping[str, str] | None = None) -> Iterator
         RuntimeError: It ended before it was ready.
 
     """
-    port, grpc_port = free_port(), free_port()
+    options = MeshOptions(port=free_port(), grpc_port=free_port()).with_free_metrics_port()
     command = [sys.executable, "-m", "services.cli", "serve", "--model", model]
-    command += ["--port", str(port), "--grpc-port", str(grpc_port)]
+    command += ["--port", str(options.port), "--grpc-port", str(options.grpc_port)]
+    command += ["--metrics-port", str(options.metrics_port)]
     settings = os.environ | (environment or {})
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=settings) as child:
         try:
             mesh = Served(
-                f"http://127.0.0.1:{port}", f"127.0.0.1:{grpc_port}", psutil.Process(child.pid)
+                f"http://127.0.0.1:{options.port}",
+                f"127.0.0.1:{options.grpc_port}",
+                psutil.Process(child.pid),
+                {
+                    name: f"http://127.0.0.1:{options.metrics_port_of(name)}/metrics"
+                    for name in SERVICES
+                },
             )
             _wait_until_ready(mesh, child)
             yield mesh

@@ -85,7 +85,7 @@ async def grow(mesh: Served, args: argparse.Namespace, mode: str, num_minutes: i
     """Play one session to its end."""
     pcm = two_cities().clip().pcm
     pcm = (pcm * (num_minutes * _MINUTE_BYTES // len(pcm) + 1))[: num_minutes * _MINUTE_BYTES]
-    meter = Meter(mesh.gateway(), num_minutes)
+    meter = Meter(mesh.service("gateway"), num_minutes)
     watched = await asr_client.play(
         mesh.ws_url,
         pcm,

@@ -74,14 +74,20 @@ async def uploaded(
         for recording in corpus:
             if (key := f"{prefix}/play/{recording.id}") not in ledger:
                 meter.read()
-                ledger.add(key, (await _upload(mesh, client, recording)).row())
+                ledger.add(key, (await upload(mesh, client, recording)).row())
                 meter.sent(recording.clip().audio_s)
                 ledger.add(f"{prefix}/sample/{recording.id}", meter.read().row())
             found.append(Transcribed.of(ledger[key]))
     return found
 
 
-async def _upload(mesh: Served, client: httpx.AsyncClient, recording: Recording) -> Transcribed:
+async def upload(mesh: Served, client: httpx.AsyncClient, recording: Recording) -> Transcribed:
+    """One file to ``POST /v1/audio/transcriptions``.
+
+    Raises:
+        httpx.HTTPError: It was refused, or not answered.
+
+    """
     content = await asyncio.to_thread(recording.path.read_bytes)
     answer = await client.post(
         f"{mesh.url}/v1/audio/transcriptions",
