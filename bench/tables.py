@@ -209,6 +209,34 @@ def _growth(found: Found) -> str:
     return f"Pace {found['pace']:g}.\n\n{_table(columns, rows)}\n\n{picture}"
 
 
+def _soak(found: Found) -> str:
+    first, last = found["rests"][1]["services"], found["rests"][-1]["services"]
+    columns = ["with no client there", "before all", "first rest", "last rest", "rise in an hour"]
+    rows = [
+        [
+            f"{service}: {measure.removesuffix('_mb')}"
+            + (", MB" if measure == "memory_mb" else ""),
+            fresh[measure],
+            first[service][measure],
+            last[service][measure],
+            _rise(rise),
+        ]
+        for service, fresh in found["rests"][0]["services"].items()
+        for measure, rise in found["rises"][service].items()
+    ]
+    ends = [
+        [name, sum(count.values()), ", ".join(f"{end} {number}" for end, number in count.items())]
+        for name, count in found["ends"].items()
+    ]
+    counted = (
+        f"{found['sessions']} sessions in {found['minutes']:g} minutes, {found['at_once']} clients"
+        f" at once at pace {found['pace']:g}, faults: {len(found['faults'])}."
+    )
+    sessions = _table(["what the client did", "sessions", "how they ended"], ends)
+    picture = f"![What each service holds over time](results/{found['name']}.png)"
+    return f"{counted}\n\n{_table(columns, rows)}\n\n{sessions}\n\n{picture}"
+
+
 def _updates(found: Found) -> str:
     columns = ["a minute, first five and last five", "bytes", "messages", "gateway CPU, s"]
     costs = ("sent_bytes", "messages", "gateway_cpu_s")
@@ -267,6 +295,7 @@ _TABLES = {
     "overload": _overload,
     "pauses": _pauses,
     "growth": _growth,
+    "soak": _soak,
     "updates": _updates,
     "versus": _versus,
 }
