@@ -8,7 +8,6 @@ import grpc.aio
 import psutil
 
 from bench.mesh import Served
-from services.gateway.protocols import openai
 from services.gateway.servicer import GatewayServicer
 from tests.gateway.fakes import FakeAsr, FakeVad, running, served, spans_of, words_at
 from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
@@ -23,6 +22,6 @@ async def gateway(*seconds: float, **settings: Any) -> AsyncIterator[Served]:
         rpc.add_GatewayServiceServicer_to_server(GatewayServicer(mesh.gateway), server)
         grpc_port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        async with served(mesh.gateway, openai.routes(mesh.gateway)) as port:
+        async with served(mesh.gateway) as port:
             yield Served(f"http://127.0.0.1:{port}", f"127.0.0.1:{grpc_port}", psutil.Process(), {})
         await server.stop(grace=None)
