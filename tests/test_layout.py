@@ -26,7 +26,8 @@ MAY_WAIT = {
         *("__main__", "servicer", "app", "http_server", "protocols"),
         *("gateway", "session", "stage", "recovery", "upstream", "pools", "tasks"),
         *("auth", "link", "live_session", "resumption"),
-        *("pipe", "raw_decoder", "container_decoder", "audio_input", "inbox", "throttle"),
+        *("pipe", "raw_decoder", "container_decoder", "header_decoder", "audio_input"),
+        *("inbox", "throttle"),
     },
 }
 """Modules that know gRPC or asyncio: those at the edges, and those that gather many streams. All

@@ -15,6 +15,7 @@ from services.gateway.audio_input import (
     RawFormat,
 )
 from services.gateway.container_decoder import open_container
+from services.gateway.header_decoder import open_either
 from services.gateway.raw_decoder import open_raw
 
 __all__ = [
@@ -34,6 +35,7 @@ def open_decoder(
     *,
     max_duration_s: float,
     max_spool_bytes: int = 1 << 30,
+    may_have_header: bool = False,
 ) -> AbstractAsyncContextManager[Decoder]:
     """Start decoding. Leaving the context ends the decoder's thread, wherever it stands.
 
@@ -42,8 +44,16 @@ def open_decoder(
         max_duration_s: The longest audio that is decoded.
         max_spool_bytes: The longest MP4 with its index at the end: it is kept in a temporary file
             until it is complete, because nothing can be decoded before.
+        may_have_header: Whether what is announced as raw may be a container all the same.
 
     """
+    if may_have_header and isinstance(audio_format, RawFormat):
+        return open_either(
+            audio_format,
+            lambda found: open_decoder(
+                found, max_duration_s=max_duration_s, max_spool_bytes=max_spool_bytes
+            ),
+        )
     if isinstance(audio_format, RawFormat):
         return open_raw(audio_format, max_duration_s=max_duration_s)
     return open_container(

@@ -26,7 +26,8 @@ _IFF = {
     (b"FORM", b"AIFF"): "aiff",
     (b"FORM", b"AIFC"): "aiff",
 }
-_MAGIC_BYTES = 12
+MAGIC_BYTES = 12
+"""So many bytes say what a container is, but for MP3 and AAC."""
 _FRAMES_IN_A_ROW = 3
 
 DEMUXERS = frozenset({*(name for _, _, name in _MAGIC), *_IFF.values(), "mp3", "aac"})
@@ -71,6 +72,16 @@ def id3_bytes(head: bytes) -> int:
     return ID3_HEADER_BYTES + size + footer
 
 
+def is_container(head: bytes) -> bool:
+    """Whether bytes that ought to be samples begin a file or MediaRecorder's stream instead.
+
+    Frames of MP3 and AAC are not looked for: samples may look like them.
+    """
+    magic = (b"\x1a\x45\xdf\xa3", b"OggS", b"fLaC", b"ID3")
+    wave = head.startswith(b"RIFF") and head[8:12] == b"WAVE"
+    return head.startswith(magic) or wave or head[4:8] == b"ftyp"
+
+
 def sniff(head: bytes, *, complete: bool) -> Found | Literal["more", "unknown"]:
     """Recognise a container.
 
@@ -82,7 +93,7 @@ def sniff(head: bytes, *, complete: bool) -> Found | Literal["more", "unknown"]:
         What was found, or "more" if more bytes are needed to tell, or "unknown".
 
     """
-    if len(head) < _MAGIC_BYTES and not complete:
+    if len(head) < MAGIC_BYTES and not complete:
         return "more"
     for at, magic, demuxer in _MAGIC:
         if head.startswith(magic, at):

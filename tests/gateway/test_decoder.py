@@ -68,12 +68,14 @@ async def decoded(
     sizes: tuple[int, ...] = (4096,),
     max_duration_s: float = 3600,
     max_spool_bytes: int = 1 << 26,
+    may_have_header: bool = False,
 ) -> Samples:
     blocks: list[bytes] = []
     async with open_decoder(
         audio_format or ContainerFormat(),
         max_duration_s=max_duration_s,
         max_spool_bytes=max_spool_bytes,
+        may_have_header=may_have_header,
     ) as decoder:
 
         async def write() -> None:
@@ -416,6 +418,38 @@ async def test_tags_in_a_row_are_each_looked_at_once(monkeypatch: pytest.MonkeyP
     tags = b"ID3\4\0\0\0\0\0\0" * 1000
     assert len(await decoded(tags + file("mp3", speech()[:16000]), sizes=(1 << 20,))) > 15_000
     assert looked_at < 2 * len(tags)
+
+
+@pytest.mark.parametrize("sizes", [(1,), (5, 6, 7), (4096,)])
+@pytest.mark.parametrize("name", ["wav 44.1 kHz stereo", "flac", "ogg opus", "webm opus"])
+async def test_a_header_counts_more_than_what_is_announced(
+    name: str, sizes: tuple[int, ...]
+) -> None:
+    data = file(name, np.random.default_rng(1).integers(-9000, 9000, 4000, np.int16))
+    announced = RawFormat("linear16", 8000)
+    got = await decoded(data, announced, sizes=sizes, may_have_header=True)
+    assert np.array_equal(got, await decoded(data))
+
+
+@pytest.mark.parametrize("num_bytes", [0, 2, 10, 12, 14, 32_000])
+async def test_samples_without_a_header_are_what_is_announced(num_bytes: int) -> None:
+    data = np.random.default_rng(1).integers(0, 256, num_bytes, np.uint8).tobytes()
+    announced = RawFormat("linear16", 16_000)
+    for sizes in ((1,), (5, 6, 7), (4096,)):
+        got = await decoded(data, announced, sizes=sizes, may_have_header=True)
+        assert got.tobytes() == data
+
+
+async def test_audio_may_end_before_it_is_clear_what_it_is() -> None:
+    announced = RawFormat("linear16", 16_000)
+    async with open_decoder(announced, max_duration_s=60, may_have_header=True) as decoder:
+        assert not decoder.pending
+        await decoder.write(b"RIFF")
+        assert decoder.pending
+        decoder.close()
+        await decoder.write(b"\0\0\0\0WAVE")
+        assert [block async for block in decoder.blocks()] == [b"RIFF"]
+        assert not decoder.pending
 
 
 async def test_hours_of_silence_in_a_small_file_cost_neither_memory_nor_time() -> None:

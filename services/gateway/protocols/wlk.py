@@ -24,6 +24,7 @@ from services.gateway.inbox import Inbox
 from services.gateway.protocols.frames import accept, hang_up, send_text
 from services.gateway.protocols.wlk_view import Message, View
 from services.gateway.session import Session, SessionConfig
+from services.gateway.sniff import MAGIC_BYTES, is_container
 from services.gateway.tasks import first_error
 from services.gateway.throttle import Throttle
 
@@ -38,7 +39,6 @@ _LAG_S = 1.0
 """Between two messages of which the later only says how far behind the transcript is."""
 _BYTES_PER_S = 64_000
 """The whole transcript is sent again with every change: the longer it is, the rarer."""
-_MAGIC_BYTES = 12
 _REQUEST_CHARS = 100
 """Longer text is no request that is known."""
 
@@ -189,10 +189,10 @@ class _Connection:
         head = b""
         async for data in blocks:
             head += data
-            if len(head) >= _MAGIC_BYTES:
+            if len(head) >= MAGIC_BYTES:
                 break
         whole = _chained(head, blocks)
-        if self._pcm and not _is_container(head):
+        if self._pcm and not is_container(head):
             await self._session.run(whole)
         elif not head:
             await self._session.run(blocks)
@@ -264,13 +264,6 @@ def _asks_for_snapshot(text: str) -> bool:
         return bool(json.loads(text) == {"type": "snapshot"})
     except ValueError:
         return False
-
-
-def _is_container(head: bytes) -> bool:
-    """Whether a client that was asked for PCM sends a file or MediaRecorder's stream instead."""
-    magic = (b"\x1a\x45\xdf\xa3", b"OggS", b"fLaC", b"ID3")
-    wave = head.startswith(b"RIFF") and head[8:12] == b"WAVE"
-    return head.startswith(magic) or wave or head[4:8] == b"ftyp"
 
 
 async def _chained(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
