@@ -19,7 +19,6 @@ log = structlog.get_logger(__name__)
 
 _OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # Two processes on one port would share its connections by chance.
     ("grpc.so_reuseport", 0),
     # A peer that vanished without a word frees its slot within 30 s.
@@ -46,6 +45,7 @@ async def serve(
     identity: Identity | None = None,
     probe: Callable[[], Awaitable[bool]] = healthy,
     probe_interval_s: float = 5.0,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let the open streams finish.
 
@@ -60,12 +60,14 @@ async def serve(
         identity: For TLS, unless the address is a Unix socket; None: plaintext.
         probe: Whether the service can do its work right now. What it says is what health says.
         probe_interval_s: Seconds between two probes, and how long one may take.
+        max_message_bytes: The longest message that is received.
 
     Raises:
         RuntimeError: The address cannot be listened on.
 
     """
-    server = grpc.aio.server(options=_OPTIONS)
+    options = [*_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)]
+    server = grpc.aio.server(options=options)
     add_servicer(server)
     checks = HealthServicer(service_names)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

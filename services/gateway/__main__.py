@@ -1,6 +1,7 @@
 """``python -m services.gateway``: HTTP, WebSocket and gRPC in one process."""
 
 import asyncio
+from functools import partial
 
 import structlog
 
@@ -12,8 +13,7 @@ from services.gateway.app import create_app
 from services.gateway.config import Settings
 from services.gateway.gateway import Gateway
 from services.gateway.http_server import http_server, listen
-from services.gateway.servicer import GatewayServicer
-from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
+from services.gateway.servicer import SERVICE_NAMES, add_services
 
 log = structlog.get_logger(__name__)
 
@@ -40,12 +40,11 @@ async def main(chosen: Settings) -> None:
         tasks.create_task(http.serve(sockets=[listener]), name="gateway.http")
         tasks.create_task(drain(), name="gateway.drain")
         await serve(
-            lambda server: rpc.add_GatewayServiceServicer_to_server(
-                GatewayServicer(gateway), server
-            ),
-            service_names=["voxmesh.gateway.v1.GatewayService"],
+            partial(add_services, gateway),
+            service_names=SERVICE_NAMES,
             address=chosen.grpc_address,
             drain_s=chosen.drain_s,
+            max_message_bytes=chosen.grpc_max_message_bytes,
             stopping=stopping,
             identity=identity,
             probe=gateway.healthy,

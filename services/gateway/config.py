@@ -44,6 +44,8 @@ class Settings(ServiceSettings):
     """Longest recording that is taken as an upload, in seconds of audio."""
     max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1024)
     """Largest upload, in bytes."""
+    grpc_max_message_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, le=1024 * 1024 * 1024)
+    """Largest message that a gRPC client may send, in bytes: to Riva's Recognize, a recording."""
     ring_s: int = Field(default=60, ge=45, le=600)
     """Audio kept per session so that a stage can be restarted, in seconds. More than a recogniser's
     longest window, 30 s."""

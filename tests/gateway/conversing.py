@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 from google.rpc import status_pb2
 
-from services.gateway.servicer import GatewayServicer
+from services.gateway.servicer import add_services
 from tests.gateway.fakes import RATE, FakeAsr, FakeVad, Mesh, running, spans_of, words_at
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
@@ -23,18 +23,26 @@ PCM = pb.Open(encoding=pb.ENCODING_LINEAR16)
 
 
 @asynccontextmanager
-async def gateway_stub(
+async def gateway_channel(
     *seconds: float, **settings: Any
-) -> AsyncIterator[tuple[Mesh, "rpc.GatewayServiceStub"]]:
+) -> AsyncIterator[tuple[Mesh, grpc.aio.Channel]]:
     said = words_at(*seconds)
     async with running(FakeVad(spans_of(said)), FakeAsr(said), **settings) as mesh:
         server = grpc.aio.server()
-        rpc.add_GatewayServiceServicer_to_server(GatewayServicer(mesh.gateway), server)
+        add_services(mesh.gateway, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield mesh, rpc.GatewayServiceStub(channel)
+            yield mesh, channel
         await server.stop(grace=None)
+
+
+@asynccontextmanager
+async def gateway_stub(
+    *seconds: float, **settings: Any
+) -> AsyncIterator[tuple[Mesh, "rpc.GatewayServiceStub"]]:
+    async with gateway_channel(*seconds, **settings) as (mesh, channel):
+        yield mesh, rpc.GatewayServiceStub(channel)
 
 
 def audio(duration_s: float, *, sample_bytes: int = 2, rate: int = RATE) -> Iterable[bytes]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -11,9 +12,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from services.gateway.app import create_app
-from tests.gateway.conversing import gateway_stub
+from services.gateway.servicer import SERVICE_NAMES
+from tests.gateway.conversing import gateway_channel
 from tests.gateway.fakes import FakeAsr, FakeVad, Mesh, running, served, write_keys
 from tests.settings.serving import until
+from voxmesh.foreign.riva import riva_asr_pb2 as riva_pb
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 
 PROBES = {"/health", "/ready", "/metrics"}
@@ -87,8 +90,14 @@ async def test_pages_of_other_sites_open_nothing() -> None:
 
 @pytest.mark.parametrize("metadata", [(), (("authorization", "Bearer wrong"),)])
 async def test_every_method_asks_for_a_key(metadata: tuple[tuple[str, str], ...]) -> None:
-    service = pb.DESCRIPTOR.services_by_name["GatewayService"]
-    async with gateway_stub(keys={"alice": "a"}) as (_, stub):
-        for method in service.methods:
-            call = getattr(stub, method.name)(metadata=metadata)
-            assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+    files = (pb.DESCRIPTOR, riva_pb.DESCRIPTOR)
+    services = [service for file in files for service in file.services_by_name.values()]
+    assert sorted(SERVICE_NAMES) == sorted(service.full_name for service in services)
+    async with gateway_channel(keys={"alice": "a"}) as (_, channel):
+        for service in services:
+            for method in service.methods:
+                # On the wire every method is a stream of messages.
+                call: Any = channel.stream_stream(f"/{service.full_name}/{method.name}")(
+                    metadata=metadata
+                )
+                assert await call.code() is grpc.StatusCode.UNAUTHENTICATED

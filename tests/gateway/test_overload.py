@@ -15,12 +15,14 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from services.common.errors import DeviceError
-from services.gateway.servicer import GatewayServicer
+from services.gateway.servicer import add_services
 from tests.gateway.conversing import PCM, details_of, refusal
 from tests.gateway.fakes import FakeAsr, FakeVad, Mesh, running, served, silence
 from tests.gateway.test_openai import wav
 from tests.gateway.test_session import config, transcribe
 from tests.settings.serving import until
+from voxmesh.foreign.riva import riva_asr_pb2 as riva_pb
+from voxmesh.foreign.riva import riva_asr_pb2_grpc as riva_rpc
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
 
@@ -32,7 +34,7 @@ MANY = 1000
 async def ports(mesh: Mesh) -> AsyncIterator[tuple[int, int]]:
     """Serve HTTP and gRPC; their ports."""
     server = grpc.aio.server()
-    rpc.add_GatewayServiceServicer_to_server(GatewayServicer(mesh.gateway), server)
+    add_services(mesh.gateway, server)
     grpc_port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with served(mesh.gateway) as port:
@@ -45,6 +47,20 @@ async def over_grpc(_port: int, grpc_port: int) -> None:
         error = await refusal(rpc.GatewayServiceStub(channel), pb.ConverseRequest(open=PCM))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert details_of(error)[1].Unpack(error_details_pb2.RetryInfo())
+
+
+async def over_riva(_port: int, grpc_port: int) -> None:
+    recognized = riva_pb.RecognizeRequest(audio=wav())
+    config = riva_pb.StreamingRecognitionConfig()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+        stub = riva_rpc.RivaSpeechRecognitionStub(channel)
+        stream = stub.StreamingRecognize()
+        await stream.write(riva_pb.StreamingRecognizeRequest(streaming_config=config))
+        for reply in (stub.Recognize(recognized), stream.read()):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await reply
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert details_of(refused.value)[1].Unpack(error_details_pb2.RetryInfo())
 
 
 async def over_websocket(port: int, _grpc_port: int) -> None:
@@ -80,7 +96,7 @@ async def over_rest(port: int, _grpc_port: int) -> None:
 
 
 Door: TypeAlias = Callable[[int, int], Awaitable[None]]
-DOORS = pytest.mark.parametrize("door", [over_grpc, over_websocket, over_asr, over_rest])
+DOORS = pytest.mark.parametrize("door", [over_grpc, over_riva, over_websocket, over_asr, over_rest])
 
 
 @DOORS

@@ -25,11 +25,10 @@ from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from services.gateway.servicer import GatewayServicer
+from services.gateway.servicer import add_services
 from tests.gateway.fakes import RATE, FakeAsr, FakeVad, Mesh, running, served, spans_of, words_at
 from tests.settings.serving import until
 from voxmesh.gateway.v1 import gateway_pb2 as pb
-from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
 
 _PATIENCE_S = 20.0
 """For one connection."""
@@ -234,7 +233,7 @@ def _printable(text: str) -> str:
 @asynccontextmanager
 async def _doors(mesh: Mesh) -> AsyncIterator[Doors]:
     server = grpc.aio.server()
-    rpc.add_GatewayServiceServicer_to_server(GatewayServicer(mesh.gateway), server)
+    add_services(mesh.gateway, server)
     grpc_port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with (

@@ -41,6 +41,8 @@ from tests.gateway.fakes import (
 from tests.settings.flips import Flip, flips, load
 from tests.settings.serving import begin_to_stop, serving, until
 from voxmesh.asr.v1 import asr_pb2
+from voxmesh.foreign.riva import riva_asr_pb2 as riva_pb
+from voxmesh.foreign.riva import riva_asr_pb2_grpc as riva_rpc
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
 
@@ -200,6 +202,26 @@ async def test_an_upload_of_more_bytes_is_refused(flip: Flip) -> None:
             data={"model": "whisper-1"},
         )
     assert answer.status_code == flip.effect
+
+
+@flips(
+    "GATEWAY",
+    grpc_max_message_bytes={
+        8000: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        8 << 20: grpc.StatusCode.INVALID_ARGUMENT,
+    },
+)
+async def test_a_longer_message_is_not_taken(
+    flip: Flip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    async with process(
+        monkeypatch, tmp_path, unused_tcp_port, grpc_max_message_bytes=flip.value
+    ) as gateway:
+        await found_recogniser(gateway.url)
+        stub = riva_rpc.RivaSpeechRecognitionStub(gateway.channel)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Recognize(riva_pb.RecognizeRequest(audio=bytes(6 << 20)))
+        assert refused.value.code() is flip.effect
 
 
 # --- a session and its stages
