@@ -45,6 +45,8 @@ class Transcript:
         self._notices: list[Notice] = []
         self.revision = 0
         self.tail: tuple[Word, ...] = ()
+        self.tail_known = True
+        """Whether the recogniser has said, since the newest word, what follows it."""
         self.language_code = ""
         """ISO 639-1 code of the language spoken; empty until it is known."""
         self.language_probability = 0.0
@@ -99,11 +101,13 @@ class Transcript:
         )
         self._words.extend(words)
         self.tail = ()
+        self.tail_known = False
         self.revision += 1
 
     def replace_tail(self, words: Sequence[Word]) -> None:
         """Say what may still change now; no news is no revision."""
         tail = tuple(words)
+        self.tail_known = True
         if tail != self.tail:
             self.tail = tail
             self.revision += 1
@@ -123,6 +127,7 @@ class Transcript:
     def finish(self) -> None:
         """Nothing more will be said."""
         self.tail = ()
+        self.tail_known = True
         self.finished = True
         self.decoded_sample = self.received_sample
         self.revision += 1

@@ -46,6 +46,9 @@ def test_an_utterance_is_final_when_the_pause_behind_it_is_long_enough() -> None
     assert interim.results[0].stability == 0.5
     assert told(results.news()) == []
     transcript.commit([word("be", 0.3, 0.5)])
+    transcript.decoded_sample = samples(2)
+    assert told(results.news()) == []  # What follows may be told with the next message.
+    transcript.replace_tail([])
     transcript.decoded_sample = samples(0.9)
     assert told(results.news()) == []
     assert results.waiting
@@ -93,6 +96,17 @@ def test_who_never_pauses_gets_results_at_ends_of_sentences() -> None:
     transcript.finish()
     finals += told(results.news(all_final=True))
     assert "".join(text for text, _ in finals).split() == texts
+
+
+def test_a_commit_does_not_make_the_tail_flicker() -> None:
+    transcript = Transcript()
+    results = Results(transcript, Wish(RAW, interim_results=True))
+    transcript.replace_tail([word("one", 0, 0.4), word("two", 0.5, 0.7)])
+    assert told(results.news()) == [("one two", False)]
+    transcript.commit([word("one", 0, 0.4)])
+    assert told(results.news()) == []
+    transcript.replace_tail([word("two", 0.5, 0.7)])
+    assert told(results.news()) == []
 
 
 def test_what_is_to_be_final_now_is_told_before_what_may_change() -> None:

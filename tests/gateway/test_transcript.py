@@ -18,6 +18,17 @@ def test_a_commit_takes_the_place_of_the_tail() -> None:
     ]
 
 
+def test_behind_a_commit_the_tail_is_unknown_until_it_is_told() -> None:
+    transcript = Transcript()
+    transcript.commit([ONE])
+    assert not transcript.tail_known
+    transcript.replace_tail([])
+    assert transcript.tail_known
+    transcript.commit([TWO])
+    transcript.finish()
+    assert transcript.tail_known
+
+
 def test_only_news_is_a_revision() -> None:
     """P17: readers compare revisions, so every change is one, and nothing else is."""
     transcript = Transcript()

@@ -61,17 +61,20 @@ class Results:
         self._looked = len(words)
         if not self.waiting:
             return
-        if self._quiet_sample() - words[-1].end_sample >= self._wish.stop_samples:
+        if self._quiet_samples() >= self._wish.stop_samples:
             yield len(words)
         elif words[-1].end_sample - words[self._first].first_sample > _LONG_SAMPLES:
             first = self._first
             for part in list(segments(words[first:]))[:-1]:
                 yield first + part.end_word
 
-    def _quiet_sample(self) -> int:
-        """Position before which nothing follows the committed words."""
+    def _quiet_samples(self) -> int:
+        """How long nothing is said behind the committed words, as far as it is known."""
         transcript = self._transcript
-        return transcript.tail[0].first_sample if transcript.tail else transcript.decoded_sample
+        if not transcript.tail_known:
+            return 0
+        end = transcript.tail[0].first_sample if transcript.tail else transcript.decoded_sample
+        return end - transcript.words[-1].end_sample
 
     def _final(self, end: int) -> pb.StreamingRecognizeResponse:
         words = self._transcript.words[self._first : end]
@@ -85,7 +88,7 @@ class Results:
     def _interim(self) -> Iterator[pb.StreamingRecognizeResponse]:
         certain, tail = self._transcript.words[self._first :], self._transcript.tail
         text = text_of((*certain, *tail)).strip()
-        if not text or text == self._shown:
+        if not text or text == self._shown or not self._transcript.tail_known:
             return
         self._shown = text
         alternative = pb.SpeechRecognitionAlternative(
