@@ -33,6 +33,12 @@ lock:     ## Pin every dependency with its hashes (needs uv)
 	$(COMPILE) $(addprefix --extra ,$(SERVICES)) --extra tracing --group dev -o $(REQS)/dev.txt
 	for s in $(basename $(wildcard $(SDKS)/*.in)); do uv pip compile -q --universal --python-version 3.11 --generate-hashes $$s.in -o $$s.txt || exit 1; done
 sdks: $(patsubst $(SDKS)/%.txt,.venv-sdks/%/installed,$(wildcard $(SDKS)/*.txt))  ## Create the environments of the SDKs that tests use
+ifneq ($(shell command -v npm),)
+sdks: clients/node/node_modules/installed
+endif
+clients/node/node_modules/installed: clients/node/package.json
+	npm install --prefix clients/node --no-package-lock --no-audit --no-fund --silent
+	touch $@
 .venv-sdks/%/installed: $(SDKS)/%.txt
 ifneq ($(UV),)
 	uv venv -q --allow-existing --python '>=3.11' $(@D)

@@ -19,6 +19,14 @@ Observed: TypeAlias = list[dict[str, Any]]
 RunClient: TypeAlias = Callable[..., Awaitable[Observed]]
 
 
+def sdk_python(environment: str) -> Path:
+    """The interpreter of an environment; where there is none, the test is skipped."""
+    python = _ENVIRONMENTS / environment / "bin" / "python"
+    if not python.exists():
+        pytest.skip(f"no environment {environment}: make sdks")
+    return python
+
+
 @pytest.fixture
 def run_client() -> RunClient:
     """Runs a program of ``clients/`` in an environment, and returns what it observed.
@@ -27,9 +35,7 @@ def run_client() -> RunClient:
     """
 
     async def run(environment: str, program: str, *arguments: str) -> Observed:
-        python = _ENVIRONMENTS / environment / "bin" / "python"
-        if not python.exists():
-            pytest.skip(f"no environment {environment}: make sdks")
+        python = sdk_python(environment)
         process = await asyncio.create_subprocess_exec(
             python,
             _CLIENTS / program,

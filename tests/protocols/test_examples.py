@@ -1,0 +1,90 @@
+"""What stands in ``clients/`` runs as it stands, against the real mesh."""
+
+import asyncio
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, ServedMesh
+from tests.mesh.asr import BECKETT
+from tests.mesh.wording import assert_same_words
+from tests.protocols.conftest import sdk_python
+from tests.robustness.proxy import Proxy
+
+CLIENTS = ROOT / "clients"
+CLIENT_S = 90.0
+WORDS_BEFORE_THE_CUT = 2
+
+
+def python(program: str) -> list[str]:
+    return [str(sdk_python("clients")), str(CLIENTS / "python" / program)]
+
+
+def node() -> list[str]:
+    if not (CLIENTS / "node" / "node_modules").is_dir():
+        pytest.skip("no packages in clients/node: make sdks")
+    found = shutil.which("node")
+    assert found is not None
+    return [found, str(CLIENTS / "node" / "captions.mjs")]
+
+
+async def shown(command: list[str], *, proxy: Proxy | None = None) -> str:
+    """What a client writes; in the middle of it, its connection is cut by its proxy."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    complaints = asyncio.create_task(process.stderr.read())
+    text = ""
+    try:
+        async with asyncio.timeout(CLIENT_S):
+            while data := await process.stdout.read(1 << 16):
+                text += data.decode()
+                if proxy is not None and len(text.split()) >= WORDS_BEFORE_THE_CUT:
+                    proxy.cut()
+                    proxy = None
+            assert await process.wait() == 0, (await complaints).decode(errors="replace")
+    finally:
+        complaints.cancel()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return text
+
+
+@pytest.mark.parametrize("client", ["python", "node"])
+async def test_an_example_shows_every_word_once_though_its_connection_breaks(
+    client: str, mesh_tiny: ServedMesh, speech: Path
+) -> None:
+    """C1."""
+    command = python("captions.py") if client == "python" else node()
+    proxy = Proxy(mesh_tiny.grpc_port)
+    async with proxy.listening() as port:
+        options = ["--server", f"127.0.0.1:{port}", "--language", "en"]
+        text = await shown([*command, *options, str(speech / "beckett.wav")], proxy=proxy)
+    assert proxy.cuts == 1
+    assert_same_words(BECKETT, text)
+
+
+async def test_the_websocket_example_shows_every_word(mesh_tiny: ServedMesh, speech: Path) -> None:
+    options = ["--server", mesh_tiny.ws_url, "--language", "en"]
+    command = [*python("captions_websocket.py"), *options, str(speech / "beckett.wav")]
+    assert_same_words(BECKETT, await shown(command))
+
+
+def test_every_example_is_in_the_readme() -> None:
+    readme = (CLIENTS / "README.md").read_text()
+    there = {
+        f"{path.relative_to(CLIENTS)}"
+        for path in CLIENTS.glob("*/*")
+        if path.suffix in {".py", ".mjs"}
+    }
+    assert set(re.findall(r"^\| `([^`]+)`", readme, re.M)) == there
