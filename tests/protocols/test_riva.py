@@ -3,8 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 
+from services.gateway.servicer import SERVICE_NAMES
 from tests.conftest import ServedMesh
 from tests.mesh.asr import BECKETT
 from tests.mesh.wording import assert_same_words
@@ -68,6 +73,14 @@ async def test_pipecat_understands_what_it_is_told(
     for service in ("streaming", "segmented"):
         frames = [f for f in of(observed, "TranscriptionFrame") if f["service"] == service]
         assert_same_words(BECKETT, " ".join(frame["text"] for frame in frames))
+
+
+def test_reflection_describes_every_service(mesh_tiny: ServedMesh) -> None:
+    with grpc.insecure_channel(mesh_tiny.grpc_target) as channel:
+        described_there = ProtoReflectionDescriptorDatabase(channel)
+        assert {*SERVICE_NAMES, "grpc.health.v1.Health"} <= set(described_there.get_services())
+        for name in SERVICE_NAMES:
+            assert described_there.FindFileContainingSymbol(name).service
 
 
 def of(observed: Observed, what: str) -> Observed:

@@ -12,7 +12,7 @@ import json
 import random
 import wave
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ import grpc
 import grpc.aio
 import httpx
 import psutil
+from google.protobuf.message import Message
 from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -28,6 +29,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from services.gateway.servicer import add_services
 from tests.gateway.fakes import RATE, FakeAsr, FakeVad, Mesh, running, served, spans_of, words_at
 from tests.settings.serving import until
+from voxmesh.foreign.riva import riva_asr_pb2 as riva_pb
+from voxmesh.foreign.riva import riva_common_pb2 as common_pb
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 
 _PATIENCE_S = 20.0
@@ -66,6 +69,24 @@ _MESSAGES = [
     pb.ConverseRequest(finish=pb.Finish()),
 ]
 _FINISH = _MESSAGES[-1].SerializeToString()
+_RIVA_CONFIG = riva_pb.RecognitionConfig(
+    encoding=common_pb.LINEAR_PCM,
+    sample_rate_hertz=RATE,
+    language_code="en-US",
+    speech_contexts=[riva_pb.SpeechContext(phrases=["a"], boost=2)],
+    enable_word_time_offsets=True,
+    endpointing_config=riva_pb.EndpointingConfig(stop_history=300),
+)
+_RIVA_OPENING = riva_pb.StreamingRecognizeRequest(
+    streaming_config=riva_pb.StreamingRecognitionConfig(config=_RIVA_CONFIG, interim_results=True)
+)
+_RIVA_MESSAGES = [
+    _RIVA_OPENING,
+    riva_pb.StreamingRecognizeRequest(streaming_config=riva_pb.StreamingRecognitionConfig()),
+    riva_pb.StreamingRecognizeRequest(audio_content=bytes(3200)),
+    riva_pb.StreamingRecognizeRequest(audio_content=_wav(0.2)),
+    riva_pb.StreamingRecognizeRequest(runtime_config={"force_eou": "true"}),
+]
 _TEXTS = [
     '{"open": {"encoding": "ENCODING_LINEAR16", "resumable": true}}',
     '{"open": {"hotwords": ["a"], "frame_threshold": 3}}',
@@ -143,10 +164,16 @@ class Doors:
         self._converse: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
             "/voxmesh.gateway.v1.GatewayService/Converse"
         )
+        self._riva: dict[str, grpc.aio.StreamStreamMultiCallable[bytes, bytes]] = {
+            method: channel.stream_stream(f"/nvidia.riva.asr.RivaSpeechRecognition/{method}")
+            for method in ("Recognize", "StreamingRecognize")
+        }
         self.all: list[Callable[[Mutator], Awaitable[str]]] = [
             self._asr,
             self._converse_socket,
             self._grpc,
+            self._riva_stream,
+            self._riva_recording,
             self._upload,
         ]
 
@@ -189,14 +216,37 @@ class Doors:
             return f"websocket {type(error).__name__}"
 
     async def _grpc(self, mutator: Mutator) -> str:
-        call = self._converse()
-        chosen = [mutator.rng.choice(_MESSAGES) for _ in range(3)]
-        messages = [_MESSAGES[0], *chosen] if mutator.rng.random() < 0.5 else chosen
+        messages = self._messages(_MESSAGES, mutator)
+        if mutator.rng.random() < 0.5:
+            messages.append(_FINISH)
+        return await self._call(self._converse, messages, mutator)
+
+    async def _riva_stream(self, mutator: Mutator) -> str:
+        messages = self._messages(_RIVA_MESSAGES, mutator)
+        return await self._call(self._riva["StreamingRecognize"], messages, mutator)
+
+    async def _riva_recording(self, mutator: Mutator) -> str:
+        audio = mutator.data(mutator.rng.choice(_AUDIO))
+        request = riva_pb.RecognizeRequest(config=_RIVA_CONFIG, audio=audio)
+        messages = [mutator.data(request.SerializeToString())]
+        return await self._call(self._riva["Recognize"], messages, mutator)
+
+    def _messages(self, valid: Sequence[Message], mutator: Mutator) -> list[bytes]:
+        """Some messages, perhaps broken; every other time the opening comes first."""
+        chosen = [mutator.rng.choice(valid) for _ in range(3)]
+        messages = [valid[0], *chosen] if mutator.rng.random() < 0.5 else chosen
+        return [mutator.data(message.SerializeToString()) for message in messages]
+
+    async def _call(
+        self,
+        method: "grpc.aio.StreamStreamMultiCallable[bytes, bytes]",
+        messages: Sequence[bytes],
+        mutator: Mutator,
+    ) -> str:
+        call = method()
         try:
             for message in messages:
-                await call.write(mutator.data(message.SerializeToString()))
-            if mutator.rng.random() < 0.5:
-                await call.write(_FINISH)
+                await call.write(message)
             if mutator.rng.random() < 0.2:
                 call.cancel()
             await call.done_writing()
