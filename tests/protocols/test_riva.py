@@ -66,7 +66,11 @@ async def test_pipecat_understands_what_it_is_told(
 ) -> None:
     """P3."""
     observed = await run_client(
-        "pipecat-nvidia", "pipecat_nvidia.py", mesh_tiny.grpc_target, str(speech / "beckett.wav")
+        "pipecat-nvidia",
+        "pipecat_nvidia.py",
+        mesh_tiny.grpc_target,
+        str(speech / "beckett.wav"),
+        "better",
     )
     assert of(observed, "ErrorFrame") == []
     assert of(observed, "InterimTranscriptionFrame")

@@ -1,4 +1,4 @@
-"""Pipecat's NVIDIA services in a pipeline: ``pipecat_nvidia.py TARGET WAV [KEY]``."""
+"""Pipecat's NVIDIA services in a pipeline: ``pipecat_nvidia.py TARGET WAV LAST_WORD``."""
 
 import asyncio
 import json
@@ -24,11 +24,11 @@ from pipecat.workers.runner import WorkerRunner
 
 FRAME_S = 0.02
 SILENCE_S = 1.5
-ENOUGH_S = 20.0
+ENOUGH_S = 40.0
 
 logger.remove()
 logger.add(sys.stderr, level="WARNING")
-target, path, *key = sys.argv[1:]
+target, path, last_word = sys.argv[1:]
 with wave.open(path) as file:
     rate, pcm = file.getframerate(), file.readframes(file.getnframes())
 frame_bytes = int(rate * FRAME_S) * 2
@@ -40,7 +40,7 @@ class Watch(FrameProcessor):
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
-        self.final = asyncio.Event()
+        self.heard_all = asyncio.Event()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
@@ -49,8 +49,8 @@ class Watch(FrameProcessor):
             print(json.dumps(observed | {"text": frame.text}), flush=True)
         elif isinstance(frame, ErrorFrame):
             print(json.dumps(observed | {"error": frame.error}), flush=True)
-        if isinstance(frame, TranscriptionFrame):
-            self.final.set()
+        if isinstance(frame, TranscriptionFrame) and last_word in frame.text:
+            self.heard_all.set()
         await self.push_frame(frame, direction)
 
 
@@ -76,14 +76,13 @@ async def hold(name: str, service: FrameProcessor, *, audio: bytes, pace: float)
             frame = InputAudioRawFrame(audio=piece, sample_rate=rate, num_channels=1)
             await worker.queue_frame(frame)
             await asyncio.sleep(FRAME_S * pace)
-        behind.final.clear()
         await worker.queue_frame(VADUserStoppedSpeakingFrame())
         for _ in range(int(SILENCE_S / FRAME_S)):
             frame = InputAudioRawFrame(audio=bytes(frame_bytes), sample_rate=rate, num_channels=1)
             await worker.queue_frame(frame)
             await asyncio.sleep(FRAME_S * pace)
         async with asyncio.timeout(ENOUGH_S):
-            await behind.final.wait()
+            await behind.heard_all.wait()
         await worker.queue_frame(EndFrame())
 
     runner = WorkerRunner()
@@ -93,7 +92,7 @@ async def hold(name: str, service: FrameProcessor, *, audio: bytes, pace: float)
 
 async def main() -> None:
     """Speak at twice the pace of speech, to the service that reads recordings much faster."""
-    options = {"api_key": key[0] if key else None, "server": target, "use_ssl": False}
+    options = {"server": target, "use_ssl": False}
     await hold("streaming", NvidiaSTTService(**options), audio=pcm, pace=0.5)
     await hold("segmented", NvidiaSegmentedSTTService(**options), audio=pcm, pace=0.02)
 

@@ -1,4 +1,4 @@
-"""``nvidia-riva-client`` as its scripts use it: ``riva_asr.py TARGET WAV [KEY]``."""
+"""``nvidia-riva-client`` as its scripts use it: ``riva_asr.py TARGET WAV``."""
 
 import json
 import sys
@@ -8,8 +8,8 @@ from typing import Any
 import riva.client
 from google.protobuf.json_format import MessageToDict
 
-target, wav, *key = sys.argv[1:]
-metadata = [["authorization", f"Bearer {key[0]}"], ["function-id", "any"]] if key else None
+target, wav = sys.argv[1:]
+metadata = [["authorization", "Bearer key"], ["function-id", "any"]]
 asr = riva.client.ASRService(riva.client.Auth(uri=target, metadata_args=metadata))
 
 

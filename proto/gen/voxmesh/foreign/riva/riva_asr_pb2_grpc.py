@@ -27,6 +27,13 @@ if _version_not_supported:
 
 class RivaSpeechRecognitionStub:
     """Speech recognition for clients of NVIDIA Riva.
+
+    INVALID_ARGUMENT: no `streaming_config` first, or a second one; bytes that are not audio of the announced
+    kind; a model or language that is not served.
+    UNAUTHENTICATED: no known key in the metadata `authorization`.
+    OUT_OF_RANGE: the audio is longer than the gateway allows.
+    RESOURCE_EXHAUSTED: no room for another session, retry after `RetryInfo`; or a message that is too long.
+    UNAVAILABLE: a stage that is needed cannot be reached, or the gateway is stopping.
     """
 
     def __init__(self, channel):
@@ -54,6 +61,13 @@ class RivaSpeechRecognitionStub:
 
 class RivaSpeechRecognitionServicer:
     """Speech recognition for clients of NVIDIA Riva.
+
+    INVALID_ARGUMENT: no `streaming_config` first, or a second one; bytes that are not audio of the announced
+    kind; a model or language that is not served.
+    UNAUTHENTICATED: no known key in the metadata `authorization`.
+    OUT_OF_RANGE: the audio is longer than the gateway allows.
+    RESOURCE_EXHAUSTED: no room for another session, retry after `RetryInfo`; or a message that is too long.
+    UNAVAILABLE: a stage that is needed cannot be reached, or the gateway is stopping.
     """
 
     def Recognize(self, request, context):
@@ -65,7 +79,7 @@ class RivaSpeechRecognitionServicer:
 
     def StreamingRecognize(self, request_iterator, context):
         """Reads audio as it comes: `streaming_config` first, then `audio_content` until the client closes its
-        side, which is the end of the audio. Then come the last results, and OK.
+        side, or sends nothing for long, which is the end of the audio. Then come the last results, and OK.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,6 +120,13 @@ def add_RivaSpeechRecognitionServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class RivaSpeechRecognition:
     """Speech recognition for clients of NVIDIA Riva.
+
+    INVALID_ARGUMENT: no `streaming_config` first, or a second one; bytes that are not audio of the announced
+    kind; a model or language that is not served.
+    UNAUTHENTICATED: no known key in the metadata `authorization`.
+    OUT_OF_RANGE: the audio is longer than the gateway allows.
+    RESOURCE_EXHAUSTED: no room for another session, retry after `RetryInfo`; or a message that is too long.
+    UNAVAILABLE: a stage that is needed cannot be reached, or the gateway is stopping.
     """
 
     @staticmethod

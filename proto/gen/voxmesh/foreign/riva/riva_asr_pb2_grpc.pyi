@@ -15,20 +15,36 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RivaSpeechRecognitionStub:
-    """Speech recognition for clients of NVIDIA Riva."""
+    """Speech recognition for clients of NVIDIA Riva.
+
+    INVALID_ARGUMENT: no `streaming_config` first, or a second one; bytes that are not audio of the announced
+    kind; a model or language that is not served.
+    UNAUTHENTICATED: no known key in the metadata `authorization`.
+    OUT_OF_RANGE: the audio is longer than the gateway allows.
+    RESOURCE_EXHAUSTED: no room for another session, retry after `RetryInfo`; or a message that is too long.
+    UNAVAILABLE: a stage that is needed cannot be reached, or the gateway is stopping.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Recognize: _aio.UnaryUnaryMultiCallable[_riva_asr_pb2.RecognizeRequest, _riva_asr_pb2.RecognizeResponse]
     """Reads a recording that is sent in one message."""
     StreamingRecognize: _aio.StreamStreamMultiCallable[_riva_asr_pb2.StreamingRecognizeRequest, _riva_asr_pb2.StreamingRecognizeResponse]
     """Reads audio as it comes: `streaming_config` first, then `audio_content` until the client closes its
-    side, which is the end of the audio. Then come the last results, and OK.
+    side, or sends nothing for long, which is the end of the audio. Then come the last results, and OK.
     """
     GetRivaSpeechRecognitionConfig: _aio.UnaryUnaryMultiCallable[_riva_asr_pb2.RivaSpeechRecognitionConfigRequest, _riva_asr_pb2.RivaSpeechRecognitionConfigResponse]
     """Says what can be asked for."""
 
 class RivaSpeechRecognitionServicer(metaclass=_abc_1.ABCMeta):
-    """Speech recognition for clients of NVIDIA Riva."""
+    """Speech recognition for clients of NVIDIA Riva.
+
+    INVALID_ARGUMENT: no `streaming_config` first, or a second one; bytes that are not audio of the announced
+    kind; a model or language that is not served.
+    UNAUTHENTICATED: no known key in the metadata `authorization`.
+    OUT_OF_RANGE: the audio is longer than the gateway allows.
+    RESOURCE_EXHAUSTED: no room for another session, retry after `RetryInfo`; or a message that is too long.
+    UNAVAILABLE: a stage that is needed cannot be reached, or the gateway is stopping.
+    """
 
     @_abc_1.abstractmethod
     def Recognize(
@@ -45,7 +61,7 @@ class RivaSpeechRecognitionServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_abc.AsyncIterator[_riva_asr_pb2.StreamingRecognizeRequest], _abc.AsyncIterator[_riva_asr_pb2.StreamingRecognizeResponse]],
     ) -> _abc.AsyncIterator[_riva_asr_pb2.StreamingRecognizeResponse]:
         """Reads audio as it comes: `streaming_config` first, then `audio_content` until the client closes its
-        side, which is the end of the audio. Then come the last results, and OK.
+        side, or sends nothing for long, which is the end of the audio. Then come the last results, and OK.
         """
 
     @_abc_1.abstractmethod
