@@ -11,6 +11,14 @@ BLOCK_BYTES = 3200
 
 Encoding = Literal["linear16", "linear32", "float32", "mulaw", "alaw"]
 
+_SAMPLE_BYTES: dict[Encoding, int] = {
+    "linear16": 2,
+    "linear32": 4,
+    "float32": 4,
+    "mulaw": 1,
+    "alaw": 1,
+}
+
 
 class EmptyAudioError(InvalidRequestError):
     """A container was announced and not one byte of it came."""
@@ -40,6 +48,11 @@ class RawFormat:
             )
         if not 1 <= self.channels <= 8:
             raise InvalidRequestError(f"{self.channels} channels are not within 1 to 8")
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of every channel."""
+        return _SAMPLE_BYTES[self.encoding] * self.channels
 
 
 @dataclass(frozen=True, slots=True)

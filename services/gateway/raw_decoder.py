@@ -35,11 +35,12 @@ class _RawDecoder:
     def __init__(self, audio_format: RawFormat, max_duration_s: float) -> None:
         self._pipe = Pipe(_PENDING_BYTES)
         self._convert = _converter(audio_format)
+        self._converting = False
+        """Whether there is more of what was last taken from the pipe."""
         self._max_samples = round(max_duration_s * SAMPLE_RATE_HZ)
         self._max_duration_s = max_duration_s
-        width = _DTYPES[audio_format.encoding].itemsize * audio_format.channels
-        self._frame_bytes = width
-        self._step_bytes = width * (audio_format.sample_rate_hz * _STEP_MS // 1000)
+        self._frame_bytes = audio_format.frame_bytes
+        self._step_bytes = self._frame_bytes * (audio_format.sample_rate_hz * _STEP_MS // 1000)
 
     async def write(self, data: bytes) -> None:
         try:
@@ -49,7 +50,7 @@ class _RawDecoder:
 
     @property
     def pending(self) -> bool:
-        return not self._pipe.empty
+        return self._converting or not self._pipe.empty
 
     def close(self) -> None:
         self._pipe.end()
@@ -74,9 +75,12 @@ class _RawDecoder:
             data = rest + data
             whole = len(data) - len(data) % self._frame_bytes
             for start in range(0, whole, self._step_bytes):
-                yield self._convert(data[start : min(start + self._step_bytes, whole)])
-                # A large message must not keep the event loop to itself.
-                await asyncio.sleep(0)
+                end = min(start + self._step_bytes, whole)
+                self._converting = end < whole
+                yield self._convert(data[start:end])
+                if self._converting:
+                    # A large message must not keep the event loop to itself.
+                    await asyncio.sleep(0)
             rest = data[whole:]
         yield self._convert(None)
 

@@ -529,3 +529,13 @@ async def test_a_wav_written_by_python_is_what_python_reads() -> None:
         writer.setframerate(16000)
         writer.writeframes(pcm.tobytes())
     assert np.array_equal(await decoded(out.getvalue()), pcm)
+
+
+async def test_bytes_are_pending_until_all_of_them_are_converted() -> None:
+    """A message may be long, and whoever flushes waits for all of it."""
+    async with open_decoder(RawFormat("linear16", 24_000), max_duration_s=100) as decoder:
+        await decoder.write(bytes(2 * 24_000))
+        blocks, given = decoder.blocks(), 0
+        while decoder.pending or not given:
+            given += len(await anext(blocks))
+    assert given > 0.99 * 2 * 16_000
