@@ -84,7 +84,9 @@ class Session:
         self._fed = asyncio.Event()
         self._lane = Route()
         self._speech = SpeechMap(
-            pre_roll_samples=limits.pre_roll_samples, live=config.pace is Pace.LIVE
+            self.transcript,
+            pre_roll_samples=limits.pre_roll_samples,
+            live=config.pace is Pace.LIVE,
         )
         self._vad = Stage(
             VadUpstream(vad.channel, config, self._speech),
@@ -253,6 +255,7 @@ class Session:
         self._ring.release(self._needed_sample())
         self._room.ring()
         self.transcript.decoded_sample = self._decoded_sample()
+        self.transcript.decide(self._asr.flushed_sample)
         if self.transcript.revision > self._announced:
             self._announced = self.transcript.revision
             self._changed.ring()

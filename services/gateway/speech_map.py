@@ -2,6 +2,7 @@
 
 from services.common.timeline import samples_of_ms
 from services.gateway.route import Route
+from services.gateway.transcript import Transcript
 
 POST_ROLL_SAMPLES = samples_of_ms(200)
 """Audio after the end of live speech that is heard at least: a final consonant fades slowly. What
@@ -25,10 +26,11 @@ class SpeechMap:
     because they speak of edges that are settled.
     """
 
-    def __init__(self, *, pre_roll_samples: int, live: bool = True) -> None:
+    def __init__(self, transcript: Transcript, *, pre_roll_samples: int, live: bool = True) -> None:
         """Create the map of a lane that starts in silence.
 
         Args:
+            transcript: Is told where speech starts and ends.
             pre_roll_samples: Audio before the start of speech that is heard too.
             live: Whether somebody speaks now: speech is heard at once, and its end asks the
                 recogniser for a decision. A recording gets long windows, which are cheaper and read
@@ -36,6 +38,7 @@ class SpeechMap:
 
         """
         self.route = Route()
+        self._transcript = transcript
         self._pre_roll = pre_roll_samples
         self._post_roll = POST_ROLL_SAMPLES if live else RECORDED_POST_ROLL_SAMPLES
         self._hold = 0 if live else RECORDED_HOLD_SAMPLES
@@ -69,6 +72,7 @@ class SpeechMap:
         self.route.add_gap(begin)
         self._speaking = True
         self._edge = first_sample
+        self._transcript.start_speech(first_sample)
 
     def ended(self, end_sample: int) -> None:
         """Speech ends here."""
@@ -76,6 +80,7 @@ class SpeechMap:
             return
         self._speaking = False
         self._edge = end_sample
+        self._transcript.end_speech(end_sample)
         # Speech that was cut for its length starts again at once: wait for the next event.
         self._closing = True
 
@@ -106,6 +111,8 @@ class SpeechMap:
 
     def listen_to_all(self) -> None:
         """There is no VAD any more: from here on everything counts as speech."""
+        if not self._speaking:
+            self._transcript.start_speech(self.route.end_sample)
         self._deaf = True
         self._speaking = True
         self._closing = False

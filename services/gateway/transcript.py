@@ -1,7 +1,7 @@
 """What was said in a session, as far as it is known."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.common.words import Word
 
@@ -31,18 +31,28 @@ class Notice:
     """Whether the gateway goes on trying by itself."""
 
 
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """A stretch in which somebody speaks."""
+
+    first_sample: int
+    end_sample: int | None
+    """None: the speech goes on."""
+
+
 class Transcript:
     """The words of one lane: a log of committed words, and a tail that may still change.
 
-    ``words``, ``decodings`` and ``notices`` only ever grow, and what they hold is immutable: a
-    reader remembers how far it has read. ``revision`` grows whenever anything else than the three
-    positions changes.
+    ``words``, ``decodings``, ``notices`` and ``speech`` only ever grow, and what they hold is
+    immutable, but for the end of the last speech: a reader remembers how far it has read.
+    ``revision`` grows whenever anything changes but what was received and what was decoded.
     """
 
     def __init__(self) -> None:
         self._words: list[Word] = []
         self._decodings: list[Decoding] = []
         self._notices: list[Notice] = []
+        self._speech: list[Speech] = []
         self.revision = 0
         self.tail: tuple[Word, ...] = ()
         self.tail_known = True
@@ -58,6 +68,8 @@ class Transcript:
         """Position after the newest audio received."""
         self.decoded_sample = 0
         """Position before which all speech has been decoded."""
+        self.decided_sample = 0
+        """Position before which everything was decided, at a pause or because somebody asked."""
 
     @property
     def words(self) -> Sequence[Word]:
@@ -73,6 +85,11 @@ class Transcript:
     def notices(self) -> Sequence[Notice]:
         """What happened to the stages, oldest first."""
         return self._notices
+
+    @property
+    def speech(self) -> Sequence[Speech]:
+        """Where somebody speaks, oldest first; speech that is too long is parted."""
+        return self._speech
 
     @property
     def committed_sample(self) -> int:
@@ -124,10 +141,29 @@ class Transcript:
         self._notices.append(notice)
         self.revision += 1
 
+    def start_speech(self, first_sample: int) -> None:
+        """Somebody starts to speak here."""
+        self._speech.append(Speech(first_sample, None))
+        self.revision += 1
+
+    def end_speech(self, end_sample: int) -> None:
+        """Speech ends here, if there is any."""
+        if self._speech and self._speech[-1].end_sample is None:
+            self._speech[-1] = replace(self._speech[-1], end_sample=end_sample)
+            self.revision += 1
+
+    def decide(self, sample: int) -> None:
+        """What comes before this position will not be added to any more."""
+        if sample > self.decided_sample:
+            self.decided_sample = sample
+            self.revision += 1
+
     def finish(self) -> None:
         """Nothing more will be said."""
         self.tail = ()
         self.tail_known = True
         self.finished = True
         self.decoded_sample = self.received_sample
+        self.decided_sample = self.received_sample
+        self.end_speech(self.received_sample)
         self.revision += 1

@@ -14,6 +14,7 @@ from services.gateway.speech_map import (
     RECORDED_POST_ROLL_SAMPLES,
     SpeechMap,
 )
+from services.gateway.transcript import Speech, Transcript
 
 PRE_ROLL = 4800
 S = 16_000
@@ -34,7 +35,7 @@ def pieces(route: Route, position: int = 0, flushed: int = -1) -> list[Piece]:
 
 
 def speech_map(*, live: bool = True) -> SpeechMap:
-    return SpeechMap(pre_roll_samples=PRE_ROLL, live=live)
+    return SpeechMap(Transcript(), pre_roll_samples=PRE_ROLL, live=live)
 
 
 def test_speech_is_heard_with_what_stands_before_and_after_it() -> None:
@@ -292,3 +293,23 @@ def test_audio_that_nobody_needs_is_found() -> None:
         300,
         300,
     ]
+
+
+def test_the_transcript_is_told_where_somebody_speaks() -> None:
+    transcript = Transcript()
+    speech = SpeechMap(transcript, pre_roll_samples=PRE_ROLL)
+    for _ in range(2):  # a VAD that was restarted says it again
+        speech.started(2 * S)
+        speech.ended(3 * S)
+    speech.started(5 * S)
+    speech.listen_to_all()
+    assert transcript.speech == [Speech(2 * S, 3 * S), Speech(5 * S, None)]
+
+
+def test_without_a_vad_somebody_speaks_all_the_time() -> None:
+    transcript = Transcript()
+    speech = SpeechMap(transcript, pre_roll_samples=PRE_ROLL)
+    speech.heard(S, S)
+    speech.listen_to_all()
+    speech.started(2 * S)
+    assert [spoken.end_sample for spoken in transcript.speech] == [None]

@@ -1,5 +1,5 @@
 from services.common.words import Word
-from services.gateway.transcript import Decoding, Notice, Transcript
+from services.gateway.transcript import Decoding, Notice, Speech, Transcript
 
 ONE, TWO, THREE = (Word(f" {i}", 100 * i, 100 * i + 50) for i in range(3))
 
@@ -47,6 +47,29 @@ def test_only_news_is_a_revision() -> None:
     assert transcript.revision == 3
     transcript.finish()
     assert transcript.revision == 4
+
+
+def test_speech_and_decisions_are_news_once() -> None:
+    transcript = Transcript()
+    transcript.end_speech(50)
+    assert transcript.revision == 0
+    transcript.start_speech(100)
+    transcript.end_speech(300)
+    transcript.end_speech(400)
+    assert transcript.speech == [Speech(100, 300)]
+    assert transcript.revision == 2
+    transcript.decide(500)
+    transcript.decide(400)
+    assert (transcript.decided_sample, transcript.revision) == (500, 3)
+
+
+def test_the_end_is_the_end_of_speech_and_decides_everything() -> None:
+    transcript = Transcript()
+    transcript.start_speech(100)
+    transcript.received_sample = 1000
+    transcript.finish()
+    assert transcript.speech == [Speech(100, 1000)]
+    assert transcript.decided_sample == 1000
 
 
 def test_what_was_read_stays_as_it_was() -> None:
