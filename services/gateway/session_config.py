@@ -49,3 +49,7 @@ class SessionConfig:
     """None: the recogniser's setting."""
     frame_threshold: int | None = None
     """Of AlignAtt, in encoder frames of 20 ms; None: the recogniser's setting."""
+    onset_threshold: float | None = None
+    """Probability of speech, 0.05 to 0.95, at which it starts; None: the VAD's setting."""
+    hangover_ms: int | None = None
+    """Silence that ends speech, 32 to 10 000 ms; None: the VAD's setting."""

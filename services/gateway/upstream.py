@@ -113,9 +113,13 @@ class VadUpstream:
         self, checkpoint: stage_pb2.Checkpoint | None, first_sample: int
     ) -> vad_pb2.DetectRequest:
         """The first message."""
+        config = vad_pb2.DetectConfig(onset_threshold=self._config.onset_threshold)
+        if self._config.hangover_ms is not None:
+            config.hangover.FromMilliseconds(self._config.hangover_ms)
         return vad_pb2.DetectRequest(
             open=vad_pb2.Open(
                 session_id=self._config.session_id,
+                config=config,
                 checkpoint=checkpoint,
                 first_sample=first_sample,
             )

@@ -99,6 +99,7 @@ class FakeVad(vad_pb2_grpc.VadServiceServicer):
         self.departure = Departure()
         self.streams = 0
         self.live = 0
+        self.opens: list[vad_pb2.Open] = []
         self.events: list[tuple[int, vad_pb2.DetectResponse]] = []
         for first, end in spans:
             self.add(first, end)
@@ -140,6 +141,7 @@ class FakeVad(vad_pb2_grpc.VadServiceServicer):
             match request.WhichOneof("payload"):
                 case "open":
                     self.faults.refuse()
+                    self.opens.append(request.open)
                     end = through = saved = request.open.first_sample
                     await send(vad_pb2.DetectResponse(opened=vad_pb2.Opened()))
                     continue

@@ -124,6 +124,17 @@ async def test_the_recogniser_hears_speech_and_is_told_of_the_rest(pace: Pace) -
     assert bool(stream.flushes) is (pace is Pace.LIVE)
 
 
+async def test_the_vad_is_told_when_speech_is_to_start_and_end() -> None:
+    vad, asr = script()
+    async with running(vad, asr) as mesh:
+        await transcribe(mesh, silence(1))
+        await transcribe(mesh, silence(1), onset_threshold=0.25, hangover_ms=350)
+    default, chosen = (opening.config for opening in vad.opens)
+    assert not (default.HasField("onset_threshold") or default.HasField("hangover"))
+    assert chosen.onset_threshold == 0.25
+    assert chosen.hangover.ToMilliseconds() == 350
+
+
 async def test_silence_needs_few_messages() -> None:
     vad, asr = script()
     async with running(vad, asr) as mesh:
