@@ -6,7 +6,7 @@ from services.gateway.inbox import Inbox
 
 
 async def test_what_was_put_comes_out_in_order_to_the_end() -> None:
-    inbox = Inbox(100)
+    inbox = Inbox[bytes](100)
     for data in (b"one", b"two", b"three"):
         await inbox.put(data)
     inbox.end()
@@ -15,7 +15,7 @@ async def test_what_was_put_comes_out_in_order_to_the_end() -> None:
 
 
 async def test_a_full_inbox_makes_its_writer_wait() -> None:
-    inbox = Inbox(10)
+    inbox = Inbox[bytes](10)
     await inbox.put(bytes(10))
     waiting = asyncio.create_task(inbox.put(b"more"))
     with pytest.raises(TimeoutError):
@@ -27,7 +27,7 @@ async def test_a_full_inbox_makes_its_writer_wait() -> None:
 
 
 async def test_a_reader_waits_for_what_comes_and_for_the_end() -> None:
-    inbox = Inbox(10)
+    inbox = Inbox[bytes](10)
     read = asyncio.create_task(anext(inbox.blocks(), None))
     await asyncio.sleep(0)  # let it begin to wait
     await inbox.put(b"here")

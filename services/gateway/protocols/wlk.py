@@ -104,7 +104,7 @@ class _Connection:
         if (input_format := websocket.query_params.get("format")) is not None:
             self._pcm = input_format == "pcm"
         self._throttle = Throttle(self._settings.max_messages_per_s)
-        self._inbox = Inbox(self._settings.inbox_bytes)
+        self._inbox = Inbox[bytes](self._settings.inbox_bytes)
         self._over = asyncio.Event()
         self._failure = ""
         self._view = View(
