@@ -63,8 +63,15 @@ class Gateway:
         self._slots_of(caller).check()
 
     @asynccontextmanager
-    async def session(self, config: SessionConfig) -> AsyncIterator[Session]:
+    async def session(
+        self, config: SessionConfig, *, admitted: bool = False
+    ) -> AsyncIterator[Session]:
         """Open a session and hold its slot for the length of the ``async with`` block.
+
+        Args:
+            config: What it is to do.
+            admitted: Whether it goes on in place of another one, and so waits for a recogniser that
+                has room, as that one would have.
 
         Raises:
             NotFoundError: No pool serves the model.
@@ -88,7 +95,8 @@ class Gateway:
             limits = self._limits(config.pace)
             session = Session(resolved, limits, vad=self._vad, asr=pool.link)
             try:
-                await session.admit()
+                if not admitted:
+                    await session.admit()
                 yield session
             finally:
                 session.close()
