@@ -1,7 +1,10 @@
 """Who may connect: the keys that clients of many vendors present, each in its own place."""
 
+import asyncio
 import hmac
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +15,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from services.common import keys
+from services.common.errors import OverloadedError, UnauthenticatedError
 from services.common.watched import FileError, Watched
 
 _SCHEMES = ("token", "bearer")
 _KEY_HEADERS = ("x-api-key", "api-key")
 _KEY_QUERIES = ("token", "api_key")
 _KEY_PROTOCOLS = ("openai-insecure-api-key.", "realtime-token.")
+_LENT_PREFIX = "ek_"
+_LENT_BYTES = 32
+_MAX_LENT = 10_000
 _OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
 
 
@@ -25,11 +32,20 @@ class KeysFileError(FileError):
     """The file with the keys cannot be used."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Loan:
+    owner: str
+    digest: bytes
+    """Of the owner's key: what was lent goes with it."""
+    until_s: float
+    """On the event loop's clock."""
+
+
 class Keys:
     """The keys in a file, of which the hashes are known. Without a file, everybody is admitted.
 
     A line names a key and gives the SHA-256 of it, ``alice 2c26b46b...``, as ``voxmesh key alice``
-    prints it.
+    prints it. Who has a key can be lent others, which go sooner.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -40,12 +56,51 @@ class Keys:
 
         """
         self._known = Watched((path,), partial(_read, path)) if path else None
+        self._lent: dict[bytes, _Loan] = {}
 
     def caller(self, presented: Iterable[str]) -> str | None:
         """Name of the key that is presented; empty: none is needed; None: it is not known."""
         if self._known is None:
             return ""
         offers = [keys.digest(offer) for offer in presented]
+        return self._owner(offers) or self._borrower(offers)
+
+    def lend(self, presented: Iterable[str], ttl_s: float) -> str:
+        """A key that works for so many seconds in place of the one that is presented.
+
+        Raises:
+            UnauthenticatedError: None is presented that is known, or only one that was lent.
+
+        """
+        lent = _LENT_PREFIX + secrets.token_urlsafe(_LENT_BYTES)
+        if self._known is None:
+            return lent
+        offers = [keys.digest(offer) for offer in presented]
+        owner = self._owner(offers)
+        if owner is None:
+            raise UnauthenticatedError("a temporary key cannot make others")
+        now_s = asyncio.get_running_loop().time()
+        self._lent = {key: loan for key, loan in self._lent.items() if loan.until_s > now_s}
+        if len(self._lent) >= _MAX_LENT:
+            raise OverloadedError("too many temporary keys are in use")
+        digest = self._known.content[owner]
+        self._lent[keys.digest(lent)] = _Loan(owner, digest, now_s + ttl_s)
+        return lent
+
+    def _borrower(self, offers: Sequence[bytes]) -> str | None:
+        """Whose key was lent; None: it was not, or too long ago, or is revoked."""
+        assert self._known is not None
+        for offer in offers:
+            # Looking for a hash tells nothing of near misses.
+            loan = self._lent.get(offer)
+            if loan is None or loan.until_s <= asyncio.get_running_loop().time():
+                continue
+            if self._known.content.get(loan.owner) == loan.digest:
+                return loan.owner
+        return None
+
+    def _owner(self, offers: Sequence[bytes]) -> str | None:
+        assert self._known is not None
         # Every hash is compared, in constant time: how long it takes tells nothing.
         known = [
             name
@@ -136,4 +191,4 @@ class Guard:
 
 def _refusal(status: int, message: str, code: str) -> JSONResponse:
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-    return JSONResponse({"error": error}, status)
+    return JSONResponse({"error": error, "detail": message}, status)

@@ -3,6 +3,7 @@
 | error | status | type | code |
 |---|---|---|---|
 | ``InvalidRequestError`` | 400 | invalid_request_error | ``RefusedError`` names one |
+| ``UnauthenticatedError`` | 401 | invalid_request_error | invalid_api_key |
 | ``NotFoundError`` | 404 | invalid_request_error | model_not_found |
 | ``StreamTooLongError`` | 413 | invalid_request_error | audio_too_long |
 | ``OverloadedError`` | 429 | rate_limit_error | rate_limit_exceeded |
@@ -28,6 +29,7 @@ from services.common.errors import (
     NotFoundError,
     OverloadedError,
     StreamTooLongError,
+    UnauthenticatedError,
     UpstreamError,
 )
 
@@ -43,9 +45,9 @@ _RETRY_SOON = {"Retry-After": "1"}
 
 
 class RefusedError(InvalidRequestError):
-    """A parameter is at fault, and has a name."""
+    """What the client said is at fault; most often a parameter, which has a name."""
 
-    def __init__(self, message: str, *, param: str, code: str | None = None) -> None:
+    def __init__(self, message: str, *, param: str | None, code: str | None = None) -> None:
         super().__init__(message)
         self.param = param
         self.code_name = code
@@ -86,6 +88,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(400, "invalid_request_error", code, message, param)
         case InvalidRequestError():
             return Problem(400, "invalid_request_error", None, message)
+        case UnauthenticatedError():
+            return Problem(401, "invalid_request_error", "invalid_api_key", message)
         case NotFoundError():
             return Problem(404, "invalid_request_error", "model_not_found", message, "model")
         case StreamTooLongError():
