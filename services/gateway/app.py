@@ -12,9 +12,9 @@ from starlette.routing import Route
 
 from services.gateway.auth import Guard
 from services.gateway.gateway import Gateway
-from services.gateway.protocols import converse_socket, openai, wlk
+from services.gateway.protocols import converse_socket, openai, realtime, wlk
 
-_PROTOCOLS = (converse_socket, openai, wlk)
+_PROTOCOLS = (converse_socket, openai, realtime, wlk)
 """Each has ``routes``, the paths that it serves."""
 
 

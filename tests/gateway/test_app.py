@@ -68,7 +68,7 @@ async def test_probes_need_no_key(path: str) -> None:
         assert (await get(port, "/v1/models", authorization="Bearer secret")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/asr", "/v1/converse"])
+@pytest.mark.parametrize("path", ["/asr", "/v1/converse", "/v1/realtime"])
 @pytest.mark.parametrize(
     ("offered", "chosen"),
     [

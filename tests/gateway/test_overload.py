@@ -82,6 +82,16 @@ async def over_asr(port: int, _grpc_port: int) -> None:
     assert int(refused.value.response.headers["retry-after"]) >= 1
 
 
+async def over_realtime(port: int, _grpc_port: int) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with connect(f"ws://127.0.0.1:{port}/v1/realtime", proxy=None):
+            pass
+    response = refused.value.response
+    assert response.status_code == 429
+    assert int(response.headers["retry-after"]) >= 1
+    assert json.loads(response.body or b"")["error"]["code"] == "rate_limit_exceeded"
+
+
 async def over_rest(port: int, _grpc_port: int) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         answer = await client.post(
@@ -96,7 +106,9 @@ async def over_rest(port: int, _grpc_port: int) -> None:
 
 
 Door: TypeAlias = Callable[[int, int], Awaitable[None]]
-DOORS = pytest.mark.parametrize("door", [over_grpc, over_riva, over_websocket, over_asr, over_rest])
+DOORS = pytest.mark.parametrize(
+    "door", [over_grpc, over_riva, over_websocket, over_asr, over_realtime, over_rest]
+)
 
 
 @DOORS
