@@ -32,7 +32,7 @@ lock:     ## Pin every dependency with its hashes (needs uv)
 	for s in $(SERVICES); do $(COMPILE) --extra $$s --extra tracing -o $(REQS)/$$s.txt || exit 1; done
 	$(COMPILE) $(addprefix --extra ,$(SERVICES)) --extra tracing --group dev -o $(REQS)/dev.txt
 	for s in $(basename $(wildcard $(SDKS)/*.in)); do uv pip compile -q --universal --python-version 3.11 --generate-hashes $$s.in -o $$s.txt || exit 1; done
-sdks: $(patsubst $(SDKS)/%.txt,.venv-sdks/%/installed,$(wildcard $(SDKS)/*.txt))  ## Create the environments of the SDKs that tests use
+sdks: $(patsubst $(SDKS)/%.txt,.venv-sdks/%/installed,$(wildcard $(SDKS)/*.txt)) $(patsubst $(SDKS)/%/package.json,.venv-sdks/%/installed,$(wildcard $(SDKS)/*/package.json))  ## Create the environments of the SDKs that tests use
 ifneq ($(shell command -v npm),)
 sdks: clients/node/node_modules/installed
 endif
@@ -48,6 +48,10 @@ else
 	$(@D)/bin/python -m pip install -q --require-hashes -r $<
 endif
 	touch $@
+.venv-sdks/%/installed: $(SDKS)/%/package.json
+	mkdir -p $(@D)
+	cp $< $(@D)
+	if command -v npm >/dev/null; then npm install --prefix $(@D) --no-package-lock --no-audit --no-fund --loglevel=error && touch $@; fi
 audit:    ## Ask for known vulnerabilities of everything that is pinned (needs uv and the network)
 	for s in $(SERVICES) dev; do uvx pip-audit --strict --disable-pip --require-hashes -r $(REQS)/$$s.txt || exit 1; done
 proto: install  ## Regenerate proto/gen

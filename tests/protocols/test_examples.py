@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import ROOT, ServedMesh
 from tests.mesh.asr import BECKETT
 from tests.mesh.wording import assert_same_words
-from tests.protocols.conftest import sdk_python
+from tests.protocols.conftest import environment_of
 from tests.robustness.proxy import Proxy
 
 CLIENTS = ROOT / "clients"
@@ -20,7 +20,7 @@ WORDS_BEFORE_THE_CUT = 2
 
 
 def python(program: str) -> list[str]:
-    return [str(sdk_python("clients")), str(CLIENTS / "python" / program)]
+    return [str(environment_of("clients") / "bin" / "python"), str(CLIENTS / "python" / program)]
 
 
 def node() -> list[str]:

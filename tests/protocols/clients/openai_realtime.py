@@ -1,0 +1,113 @@
+"""Plays 24 kHz PCM to OpenAI's SDK for Python, and writes every event that comes.
+
+``openai_realtime.py BASE_URL KEY AUDIO RUN...``, where a run is ``turns`` (the gateway ends them),
+``commits`` (the program does) or ``beta``.
+"""
+
+import asyncio
+import base64
+import json
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import openai
+
+BASE_URL, KEY, AUDIO, *RUNS = sys.argv[1:]
+MAJOR = int(openai.__version__.split(".")[0])
+FRAME_BYTES = 4800
+SPEED = 8.0
+QUIET_S = 1.0
+COMPLETED = "conversation.item.input_audio_transcription.completed"
+
+client = openai.AsyncOpenAI(
+    api_key=KEY,
+    base_url=BASE_URL,
+    websocket_base_url=BASE_URL.replace("http", "ws") if MAJOR == 1 else None,
+    max_retries=0,
+)
+names_model = {"model": "gpt-4o-transcribe"} if MAJOR == 1 else {}
+TURNS = {"type": "server_vad", "threshold": 0.5, "silence_duration_ms": 300}
+LOGPROBS = ["item.input_audio_transcription.logprobs"]
+
+
+def connected(run):
+    realtime = client.beta.realtime if run == "beta" else client.realtime
+    return realtime.connect(extra_query={"intent": "transcription"}, **names_model)
+
+
+async def configure(connection, run):
+    transcription = {"model": "gpt-4o-transcribe", "language": "en"}
+    if run == "beta":
+        await connection.transcription_session.update(
+            session={
+                "input_audio_format": "pcm16",
+                "input_audio_transcription": transcription,
+                "input_audio_noise_reduction": {"type": "near_field"},
+                "turn_detection": TURNS,
+                "include": LOGPROBS,
+            }
+        )
+        return
+    await connection.session.update(
+        session={
+            "type": "transcription",
+            "audio": {
+                "input": {
+                    "format": {"type": "audio/pcm", "rate": 24000},
+                    "transcription": {**transcription, "prompt": "Samuel Beckett"},
+                    "turn_detection": TURNS if run == "turns" else None,
+                }
+            },
+            "include": LOGPROBS,
+        }
+    )
+
+
+async def play(connection, audio):
+    started = time.monotonic()
+    for start in range(0, len(audio), FRAME_BYTES):
+        frame = audio[start : start + FRAME_BYTES]
+        await asyncio.sleep(started + start / 48_000 / SPEED - time.monotonic())
+        await connection.input_audio_buffer.append(audio=base64.b64encode(frame).decode())
+
+
+async def listen(connection, run, done):
+    """Write what comes, until everything was said, every item is complete, and it is quiet."""
+    open_items = 0
+    while True:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(QUIET_S):
+                event = await connection.recv()
+                told = event.model_dump(mode="json")
+                print(json.dumps({"run": run, "what": type(event).__name__, **told}), flush=True)
+                open_items += event.type == "input_audio_buffer.committed"
+                open_items -= event.type == COMPLETED
+                continue
+        if done.is_set() and not open_items:
+            return
+
+
+async def hold(run, audio):
+    done = asyncio.Event()
+    async with connected(run) as connection, asyncio.TaskGroup() as tasks:
+        tasks.create_task(listen(connection, run, done))
+        await configure(connection, run)
+        await play(connection, audio)
+        if run == "commits":
+            await connection.input_audio_buffer.commit()
+            await play(connection, audio[:96_000])
+            await connection.input_audio_buffer.clear()
+            await connection.input_audio_buffer.commit()
+            await play(connection, audio[:192_000])
+            await connection.input_audio_buffer.commit()
+        done.set()
+
+
+async def main(audio):
+    for run in RUNS:
+        await hold(run, audio)
+
+
+asyncio.run(main(Path(AUDIO).read_bytes()))
