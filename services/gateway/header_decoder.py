@@ -51,7 +51,8 @@ class _HeaderDecoder:
 
     @property
     def pending(self) -> bool:
-        return bool(self._head) if self._decoder is None else self._decoder.pending
+        # Bytes that are too few to say what they are have been looked at.
+        return self._decoder is not None and self._decoder.pending
 
     def close(self) -> None:
         self._closed = True
