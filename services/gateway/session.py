@@ -1,7 +1,7 @@
 """One live session: its audio, its stages, its transcript."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -80,7 +80,8 @@ class Session:
         self._room = Bell()
         self._changed = Bell()
         self._answered = Bell()
-        self._announced = 0
+        self._announced = (0, 0)
+        """What of the transcript readers have been woken for."""
         self._fed = asyncio.Event()
         self._lane = Route()
         self._speech = SpeechMap(
@@ -165,14 +166,21 @@ class Session:
                 audio_s=round(seconds(self._ring.end_sample), 1),
             )
 
-    async def changed(self, seen: int, *, timeout_s: float | None = None) -> int:
+    async def changed(
+        self,
+        seen: int,
+        *,
+        timeout_s: float | None = None,
+        due: Callable[[], bool] = lambda: False,
+    ) -> int:
         """Wait until ``transcript.revision`` passes ``seen``, and return it.
 
-        Returns early when the session has ended, and when the time is over.
+        Returns early when the session has ended, when the time is over, and when something is
+        ``due`` because of how far the audio has been heard or settled.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self.transcript.revision <= seen and not self.ended:
+                while not (self.transcript.revision > seen or self.ended or due()):
                     await self._changed.wait()
         return self.transcript.revision
 
@@ -256,8 +264,10 @@ class Session:
         self._room.ring()
         self.transcript.decoded_sample = self._decoded_sample()
         self.transcript.decide(self._asr.flushed_sample)
-        if self.transcript.revision > self._announced:
-            self._announced = self.transcript.revision
+        self.transcript.settle(self._settled_sample())
+        progress = (self.transcript.revision, self.transcript.heard_sample)
+        if progress != self._announced:
+            self._announced = progress
             self._changed.ring()
 
     def _needed_sample(self) -> int:
@@ -271,6 +281,14 @@ class Session:
         if undecoded == route.end_sample:
             undecoded = max(undecoded, self._speech.quiet_sample)
         return max(self.transcript.decoded_sample, undecoded)
+
+    def _settled_sample(self) -> int:
+        """Position before which the recogniser has said everything for good."""
+        route = self._speech.route
+        undecided = route.first_audio(max(self._asr.flushed_sample, self._asr.replay_sample))
+        if undecided == route.end_sample:
+            undecided = max(undecided, self._speech.quiet_sample)
+        return undecided
 
     def _notify(self, notice: Notice) -> None:
         self.transcript.notify(notice)

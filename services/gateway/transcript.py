@@ -45,7 +45,8 @@ class Transcript:
 
     ``words``, ``decodings``, ``notices`` and ``speech`` only ever grow, and what they hold is
     immutable, but for the end of the last speech: a reader remembers how far it has read.
-    ``revision`` grows whenever anything changes but what was received and what was decoded.
+    ``revision`` grows whenever anything changes but how far the audio was received, decoded, heard
+    and settled.
     """
 
     def __init__(self) -> None:
@@ -56,7 +57,7 @@ class Transcript:
         self.revision = 0
         self.tail: tuple[Word, ...] = ()
         self.tail_known = True
-        """Whether the recogniser has said, since the newest word, what follows it."""
+        """Whether what follows the words has been said since they were committed."""
         self.language_code = ""
         """ISO 639-1 code of the language spoken; empty until it is known."""
         self.language_probability = 0.0
@@ -70,6 +71,10 @@ class Transcript:
         """Position before which all speech has been decoded."""
         self.decided_sample = 0
         """Position before which everything was decided, at a pause or because somebody asked."""
+        self.heard_sample = 0
+        """Position before which everything that was said is in ``words`` or ``tail``."""
+        self.settled_sample = 0
+        """Position before which everything that was said is in ``words``, pauses included."""
 
     @property
     def words(self) -> Sequence[Word]:
@@ -121,12 +126,19 @@ class Transcript:
         self.tail_known = False
         self.revision += 1
 
-    def replace_tail(self, words: Sequence[Word]) -> None:
-        """Say what may still change now; no news is no revision."""
+    def replace_tail(self, words: Sequence[Word], through_sample: int = 0) -> None:
+        """Say what may still change now; no news is no revision, unless words were committed.
+
+        Args:
+            words: What follows the committed words.
+            through_sample: Position through which that is everything.
+
+        """
+        self.heard_sample = max(self.heard_sample, through_sample)
         tail = tuple(words)
-        self.tail_known = True
-        if tail != self.tail:
+        if tail != self.tail or not self.tail_known:
             self.tail = tail
+            self.tail_known = True
             self.revision += 1
 
     def detect(self, language_code: str, probability: float) -> None:
@@ -158,6 +170,11 @@ class Transcript:
             self.decided_sample = sample
             self.revision += 1
 
+    def settle(self, sample: int) -> None:
+        """Everything that was said before this position is committed."""
+        self.settled_sample = max(self.settled_sample, sample)
+        self.heard_sample = max(self.heard_sample, self.settled_sample)
+
     def finish(self) -> None:
         """Nothing more will be said."""
         self.tail = ()
@@ -166,4 +183,5 @@ class Transcript:
         self.decoded_sample = self.received_sample
         self.decided_sample = self.received_sample
         self.end_speech(self.received_sample)
+        self.settle(self.received_sample)
         self.revision += 1

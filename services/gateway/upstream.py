@@ -252,8 +252,9 @@ class AsrUpstream:
             case "commit":
                 return self._commit(response.commit)
             case "tail":
-                self._transcript.replace_tail(words_from_proto(response.tail.words))
-                return Answer(response.tail.through_sample)
+                tail = response.tail
+                self._transcript.replace_tail(words_from_proto(tail.words), tail.through_sample)
+                return Answer(tail.through_sample)
             case "language":
                 language = response.language
                 self._transcript.detect(language.language_code, language.probability)

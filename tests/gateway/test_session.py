@@ -143,6 +143,29 @@ async def test_silence_needs_few_messages() -> None:
     assert asr.streams[0].audio == []
 
 
+async def test_readers_are_told_where_speech_is_and_how_far_everything_is_said() -> None:
+    words = words_at(1.0, 4.0)
+    vad, asr = FakeVad(spans_of(words)), FakeAsr(words)
+    seen: list[tuple[int, int]] = []
+
+    def due() -> bool:
+        transcript = session.transcript
+        seen.append((transcript.settled_sample, len(transcript.words)))
+        return False
+
+    async with (
+        running(vad, asr) as mesh,
+        mesh.gateway.session(config()) as session,
+        asyncio.TaskGroup() as tasks,
+    ):
+        tasks.create_task(session.run(silence(8)))
+        await session.changed(10**6, due=due)
+    assert [span.first_sample // RATE for span in session.transcript.speech] == [0, 3]
+    for settled, num_words in seen:
+        assert num_words == sum(word.first_sample < settled for word in words)
+    assert any(2 * RATE < settled < 4 * RATE for settled, _ in seen)
+
+
 async def test_speech_is_heard_from_300_ms_before_it_starts() -> None:
     """P7, at 40 phases of 1 ms against the detector's windows."""
     for phase in range(40):

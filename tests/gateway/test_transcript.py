@@ -89,3 +89,32 @@ def test_what_can_still_change_begins_with_the_tail() -> None:
     assert transcript.committed_sample == TWO.first_sample
     transcript.finish()
     assert transcript.committed_sample == 1000
+
+
+def test_speech_is_told_from_its_start_to_its_end() -> None:
+    transcript = Transcript()
+    transcript.end_speech(50)
+    transcript.start_speech(100)
+    assert transcript.speech == [Speech(100, None)]
+    transcript.end_speech(200)
+    transcript.end_speech(300)
+    transcript.start_speech(400)
+    transcript.received_sample = 500
+    transcript.finish()
+    assert transcript.speech == [Speech(100, 200), Speech(400, 500)]
+
+
+def test_after_a_commit_the_tail_is_not_known_until_it_is_said() -> None:
+    transcript = Transcript()
+    transcript.replace_tail([ONE, TWO], 150)
+    transcript.commit([ONE])
+    assert not transcript.tail_known
+    revision = transcript.revision
+    transcript.replace_tail([], 150)
+    assert transcript.tail_known
+    assert transcript.revision == revision + 1
+    assert transcript.heard_sample == 150
+    transcript.settle(200)
+    assert (transcript.settled_sample, transcript.heard_sample) == (200, 200)
+    transcript.settle(100)
+    assert transcript.settled_sample == 200
