@@ -118,8 +118,10 @@ def test_the_domain_knows_no_grpc_no_asyncio_and_no_clock(path: Path) -> None:
 
 
 WALL_CLOCK = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "date.today"}
-TELLS_A_DATE = {"gateway/protocols/openai.py", "gateway/protocols/realtime_openai.py"}
-"""When models came to be, and when sessions and keys expire: OpenAI's clients want to know."""
+TELLS_A_DATE = {
+    f"gateway/protocols/{name}.py" for name in ("deepgram_metadata", "openai", "realtime_openai")
+}
+"""When models came to be, a request was made, a session or a key expires: clients want to know."""
 
 
 def test_nothing_waits_for_the_clock_on_the_wall() -> None:

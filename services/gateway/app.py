@@ -1,7 +1,5 @@
 """The HTTP and WebSocket side of the gateway: every protocol, health and metrics, on one port."""
 
-import uuid
-
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,9 +10,10 @@ from starlette.routing import Route
 
 from services.gateway.auth import Guard
 from services.gateway.gateway import Gateway
-from services.gateway.protocols import converse_socket, openai, realtime, wlk
+from services.gateway.protocols import converse_socket, deepgram, openai, realtime, wlk
+from services.gateway.refusals import everywhere
 
-_PROTOCOLS = (converse_socket, openai, realtime, wlk)
+_PROTOCOLS = (converse_socket, deepgram, openai, realtime, wlk)
 """Each has ``routes``, the paths that it serves."""
 
 
@@ -38,14 +37,10 @@ def create_app(gateway: Gateway) -> Starlette:
     async def refuse(_request: Request, error: Exception) -> JSONResponse:
         """What matches no route, in the forms of all API families at once."""
         assert isinstance(error, HTTPException)
-        told = {"message": error.detail, "type": "invalid_request_error", "param": None}
-        body = {
-            "error": {**told, "code": error.detail.lower().replace(" ", "_")},
-            "err_code": error.detail,
-            "err_msg": error.detail,
-            "request_id": uuid.uuid4().hex,
-        }
-        return JSONResponse(body, error.status_code, error.headers)
+        code = error.detail.lower().replace(" ", "_")
+        refusal = everywhere(error.status_code, error.detail, code=code, deepgram_code=error.detail)
+        refusal.headers.update(error.headers or {})
+        return refusal
 
     return Starlette(
         routes=[

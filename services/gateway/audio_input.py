@@ -10,8 +10,7 @@ BLOCK_BYTES = 3200
 """The longest block a decoder yields: 100 ms."""
 
 Encoding = Literal["linear16", "linear32", "float32", "mulaw", "alaw"]
-
-_SAMPLE_BYTES: dict[Encoding, int] = {
+SAMPLE_BYTES: dict[Encoding, int] = {
     "linear16": 2,
     "linear32": 4,
     "float32": 4,
@@ -52,7 +51,7 @@ class RawFormat:
     @property
     def frame_bytes(self) -> int:
         """Bytes of one sample of every channel."""
-        return _SAMPLE_BYTES[self.encoding] * self.channels
+        return SAMPLE_BYTES[self.encoding] * self.channels
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from services.common import keys
 from services.common.errors import OverloadedError, UnauthenticatedError
 from services.common.watched import FileError, Watched
+from services.gateway.refusals import everywhere
 
 _SCHEMES = ("token", "bearer")
 _KEY_HEADERS = ("x-api-key", "api-key")
@@ -25,7 +25,8 @@ _KEY_PROTOCOLS = ("openai-insecure-api-key.", "realtime-token.")
 _LENT_PREFIX = "ek_"
 _LENT_BYTES = 32
 _MAX_LENT = 10_000
-_OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
+_OPEN_PATHS = frozenset({"/health", "/ready", "/metrics", "/v1/status", "/v1/status/engine"})
+"""Probes, which have no keys."""
 
 
 class KeysFileError(FileError):
@@ -176,9 +177,19 @@ class Guard:
         connection = HTTPConnection(scope)
         origin = connection.headers.get("origin")
         if self._origins and origin is not None and origin not in self._origins:
-            refusal = _refusal(403, "pages of this origin may not connect", "origin_not_allowed")
+            refusal = everywhere(
+                403,
+                "pages of this origin may not connect",
+                code="origin_not_allowed",
+                deepgram_code="INSUFFICIENT_PERMISSIONS",
+            )
         elif (caller := self._keys.caller(_offers(connection))) is None:
-            refusal = _refusal(401, "Invalid credentials.", "invalid_api_key")
+            refusal = everywhere(
+                401,
+                "Invalid credentials.",
+                code="invalid_api_key",
+                deepgram_code="INVALID_AUTH",
+            )
         else:
             scope.setdefault("state", {})["caller"] = caller
             await self._app(scope, receive, send)
@@ -187,8 +198,3 @@ class Guard:
             await WebSocket(scope, receive, send).send_denial_response(refusal)
         else:
             await refusal(scope, receive, send)
-
-
-def _refusal(status: int, message: str, code: str) -> JSONResponse:
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-    return JSONResponse({"error": error, "detail": message}, status)

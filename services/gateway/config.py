@@ -53,6 +53,9 @@ class Settings(ServiceSettings):
     """Audio before the start of speech that the recogniser gets too, in milliseconds."""
     idle_s: float = Field(default=300.0, ge=0.05, le=24 * 3600)
     """A live client that sends nothing for so long is taken to have finished, in seconds."""
+    listen_idle_s: float = Field(default=10.0, ge=0.05, le=24 * 3600)
+    """A client of /v1/listen that sends nothing for so long, not even KeepAlive, is disconnected,
+    in seconds."""
     resume_s: float = Field(default=60.0, ge=0.05, le=3600)
     """How long a session that may be resumed waits for its client to connect again, in seconds."""
     inbox_bytes: int = Field(default=8 * 1024 * 1024, ge=64 * 1024, le=1024 * 1024 * 1024)

@@ -1,6 +1,7 @@
 """What all protocols share: settings, pools, and the sessions that are open."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -37,6 +38,8 @@ class Gateway:
         self._vad = Link(settings.vad_target, self._identity)
         self._slots = Slots(settings.max_sessions)
         self._slots_by_key: dict[str, Slots] = {}
+        self.open_by_pace: Counter[Pace] = Counter()
+        """Sessions that are served now, live ones and recordings."""
         self.draining = asyncio.Event()
         """Set when the process is to end: new sessions are refused."""
         self.closing = asyncio.Event()
@@ -94,11 +97,13 @@ class Gateway:
         ):
             limits = self._limits(config.pace)
             session = Session(resolved, limits, vad=self._vad, asr=pool.link)
+            self.open_by_pace[config.pace] += 1
             try:
                 if not admitted:
                     await session.admit()
                 yield session
             finally:
+                self.open_by_pace[config.pace] -= 1
                 session.close()
                 self._left.ring()
 

@@ -1,8 +1,10 @@
 """The pools of recognisers behind the gateway, and which one serves a model."""
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import grpc.aio
 import structlog
@@ -49,6 +51,13 @@ class ModelInfo:
     language_codes: tuple[str, ...]
     """ISO 639-1 codes of the languages it understands."""
     tasks: tuple[Task, ...]
+    version: ClassVar[str] = "1"
+    """What clients are told who want to know one."""
+
+    @property
+    def uuid(self) -> str:
+        """The same wherever the model is served."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"voxmesh:{self.name}"))
 
     def check(self, language_code: str, task: Task) -> None:
         """See whether the model can do this.

@@ -1,9 +1,12 @@
-"""Takes in ``multipart/form-data`` as it arrives: the file to disk, the fields to memory."""
+"""Takes in uploads as they arrive: files to disk, the fields of a form to memory."""
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from hashlib import sha256
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, cast
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
@@ -16,6 +19,10 @@ _MAX_FILES = 8
 _MAX_FIELDS = 100
 _MAX_FIELD_BYTES = 1 << 20
 """A field may hold a second or two of speech as a data URL."""
+
+
+_MEMORY_BYTES = 1 << 20
+"""A file that is no longer than this is not written to disk."""
 
 
 class UploadTooLargeError(StreamTooLongError):
@@ -56,28 +63,16 @@ async def receive_upload(request: Request, *, max_bytes: int) -> AsyncIterator[U
         ClientLeftError: The client left before all of it had come.
 
     """
-    too_large = UploadTooLargeError(f"the upload is limited to {max_bytes} bytes")
-    if _declared_bytes(request) > max_bytes:
-        raise too_large
+    _check_declared(request, max_bytes)
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data":
         raise InvalidRequestError("the request has to be multipart/form-data")
     # With some codecs of Python, texts would come out that cannot be sent on.
     if options.get(b"charset", b"utf-8").lower() != b"utf-8":
         raise InvalidRequestError("the form has to be in UTF-8")
-
-    async def body() -> AsyncGenerator[bytes, None]:
-        size = 0
-        async for data in request.stream():
-            size += len(data)
-            if size > max_bytes:
-                raise too_large
-            yield data
-        request.state.body_pending = False
-
     parser = MultiPartParser(
         request.headers,
-        body(),
+        _body(request, max_bytes),
         max_files=_MAX_FILES,
         max_fields=_MAX_FIELDS,
         max_part_size=_MAX_FIELD_BYTES,
@@ -96,11 +91,54 @@ async def receive_upload(request: Request, *, max_bytes: int) -> AsyncIterator[U
             file.close()
 
 
-def _declared_bytes(request: Request) -> int:
+@asynccontextmanager
+async def receive_file(
+    request: Request, *, max_bytes: int
+) -> AsyncIterator[tuple[UploadFile, str]]:
+    """Receive a body that is nothing but a file, and its SHA-256; it is gone with the context.
+
+    Once the body has come, ``request.state.body_pending`` is false.
+
+    Raises:
+        UploadTooLargeError: The body is larger than allowed, as for ``receive_upload``.
+        ClientLeftError: The client left before all of it had come.
+
+    """
+    _check_declared(request, max_bytes)
+    digest = sha256()
+    with SpooledTemporaryFile[bytes](max_size=_MEMORY_BYTES) as spooled:
+        file = UploadFile(cast("BinaryIO", spooled))
+        try:
+            async for data in _body(request, max_bytes):
+                digest.update(data)
+                await file.write(data)
+        except ClientDisconnect:
+            raise ClientLeftError from None
+        await file.seek(0)
+        yield file, digest.hexdigest()
+
+
+def _check_declared(request: Request, max_bytes: int) -> None:
     try:
-        return int(request.headers.get("content-length", "0"))
+        declared = int(request.headers.get("content-length", "0"))
     except ValueError:
-        return 0
+        return
+    if declared > max_bytes:
+        raise _too_large(max_bytes)
+
+
+async def _body(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    size = 0
+    async for data in request.stream():
+        size += len(data)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        yield data
+    request.state.body_pending = False
+
+
+def _too_large(max_bytes: int) -> UploadTooLargeError:
+    return UploadTooLargeError(f"the upload is limited to {max_bytes} bytes")
 
 
 def _upload(form: FormData) -> Upload:

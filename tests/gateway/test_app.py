@@ -54,7 +54,9 @@ async def test_metrics_are_prometheus_text() -> None:
     assert "voxmesh_sessions" in answer.text
 
 
-@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics"])
+@pytest.mark.parametrize(
+    "path", ["/health", "/ready", "/metrics", "/v1/status", "/v1/status/engine"]
+)
 async def test_probes_need_no_key(path: str) -> None:
     mesh: Mesh
     async with (
@@ -68,7 +70,7 @@ async def test_probes_need_no_key(path: str) -> None:
         assert (await get(port, "/v1/models", authorization="Bearer secret")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/asr", "/v1/converse", "/v1/realtime"])
+@pytest.mark.parametrize("path", ["/asr", "/v1/converse", "/v1/listen", "/v1/realtime"])
 @pytest.mark.parametrize(
     ("offered", "chosen"),
     [

@@ -19,7 +19,7 @@ from tests.settings.serving import until
 from voxmesh.foreign.riva import riva_asr_pb2 as riva_pb
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 
-PROBES = {"/health", "/ready", "/metrics"}
+PROBES = {"/health", "/ready", "/metrics", "/v1/status", "/v1/status/engine"}
 """They tell nothing of anybody, and those who ask have no keys."""
 BAD_KEYS = {"none": {}, "wrong": {"Authorization": "Bearer wrong"}}
 

@@ -38,6 +38,7 @@ from tests.gateway.fakes import (
     words_at,
     write_keys,
 )
+from tests.gateway.listening import listener, mesh_at_port
 from tests.settings.flips import Flip, flips, load
 from tests.settings.serving import begin_to_stop, serving, until
 from voxmesh.asr.v1 import asr_pb2
@@ -444,6 +445,18 @@ async def test_a_client_that_sends_nothing_for_so_long_has_finished(flip: Flip) 
             async with asyncio.timeout(SOON_S if flip.effect else AWHILE_S):
                 await until(lambda: client.has_been_told_all)
     assert client.has_been_told_all is flip.effect
+
+
+@flips("GATEWAY", listen_idle_s={0.1: 1011, 300: None})
+async def test_a_client_of_listen_that_sends_nothing_for_so_long_is_disconnected(
+    flip: Flip,
+) -> None:
+    async with mesh_at_port(listen_idle_s=flip.value) as (_, port), listener(port) as client:
+        code = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SOON_S if flip.effect else AWHILE_S):
+                code, _reason = await client.closed()
+    assert code == flip.effect
 
 
 @flips("GATEWAY", pcm_input={True: True, False: False})

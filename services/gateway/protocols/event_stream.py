@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from services.common.errors import ClientLeftError, MeshError
 from services.gateway.protocols.http_errors import problem_of
+from services.gateway.protocols.recordings import left
 from services.gateway.tasks import first_error
 
 log = structlog.get_logger(__name__)
@@ -105,12 +106,6 @@ class EventStream(Response):
         async with self._resources:
             with suppress(ClientLeftError), first_error():
                 async with asyncio.TaskGroup() as tasks:
-                    leaving = tasks.create_task(_leave(receive), name="events.leave")
+                    leaving = tasks.create_task(left(receive), name="events.leave")
                     await serve()
                     leaving.cancel()
-
-
-async def _leave(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    raise ClientLeftError

@@ -1,12 +1,14 @@
 """Speaking over a WebSocket whose client may be gone."""
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from services.common.errors import ClientLeftError
 
+NO_HEADERS: Mapping[str, str] = {}
 _NORMAL = 1000
 _SERVICE_RESTART = 1012
 _KEY_SUBPROTOCOLS = frozenset({"token", "bearer", "realtime"})
@@ -15,10 +17,14 @@ _SEND_S = 30.0
 """A client that takes no message for so long is gone."""
 
 
-async def accept(websocket: WebSocket) -> None:
+async def accept(websocket: WebSocket, headers: Mapping[str, str] = NO_HEADERS) -> None:
     """Accept the handshake, with the subprotocol in whose company the client presented its key.
 
     Browsers and Node drop a connection on which nothing they offered is chosen.
+
+    Args:
+        websocket: The connection.
+        headers: What the answer carries besides.
 
     Raises:
         ClientLeftError: The client is gone.
@@ -27,7 +33,10 @@ async def accept(websocket: WebSocket) -> None:
     offered = websocket.scope.get("subprotocols", [])
     chosen = next((name for name in offered if name in _KEY_SUBPROTOCOLS), None)
     try:
-        await websocket.accept(subprotocol=chosen)
+        await websocket.accept(
+            subprotocol=chosen,
+            headers=[(name.encode(), value.encode()) for name, value in headers.items()],
+        )
     except WebSocketDisconnect:
         raise ClientLeftError from None
 

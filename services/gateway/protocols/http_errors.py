@@ -13,9 +13,10 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 from starlette.requests import Request
@@ -32,6 +33,7 @@ from services.common.errors import (
     UnauthenticatedError,
     UpstreamError,
 )
+from services.gateway.refusals import openai_body
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +43,8 @@ _LINGER_S = 2.0
 """How long a client that was refused may go on sending before its connection is closed."""
 _CLIENT_LEFT = 499
 _NO_RETRY = {"x-should-retry": "false"}
-_RETRY_SOON = {"Retry-After": "1"}
+RETRY_SOON = {"Retry-After": "1"}
+"""Said with an error that may soon be over."""
 
 
 class RefusedError(InvalidRequestError):
@@ -70,13 +73,7 @@ class Problem:
 
     def body(self) -> dict[str, object]:
         """The JSON that is sent."""
-        error = {
-            "message": self.message,
-            "type": self.kind,
-            "param": self.param,
-            "code": self.code,
-        }
-        return {"error": error}
+        return openai_body(self.kind, self.code, self.message, self.param)
 
 
 def problem_of(error: Exception) -> Problem:
@@ -96,27 +93,55 @@ def problem_of(error: Exception) -> Problem:
             return Problem(413, "invalid_request_error", "audio_too_long", message, "file")
         case OverloadedError():
             code = "rate_limit_exceeded"
-            return Problem(429, "rate_limit_error", code, message, headers=_RETRY_SOON)
+            return Problem(429, "rate_limit_error", code, message, headers=RETRY_SOON)
         case GaveUpError():
             code = error.reason.lower()
             return Problem(503, "server_error", code, message, headers=_NO_RETRY)
         case MeshError():
             code = error.reason.lower()
-            return Problem(503, "server_error", code, message, headers=_RETRY_SOON)
+            return Problem(503, "server_error", code, message, headers=RETRY_SOON)
         case _:
             message = "internal error"
             return Problem(500, "server_error", "internal_error", message, headers=_NO_RETRY)
 
 
-def answering(endpoint: Endpoint) -> Endpoint:
+class Told(Protocol):
+    """An error in the form of an API family."""
+
+    @property
+    def status(self) -> int:
+        """HTTP's."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What is said outside the body."""
+
+    def body(self) -> dict[str, object]:
+        """The JSON that is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How an API family names requests and tells errors."""
+
+    id_header: str
+    new_id: Callable[[], str]
+    explain: Callable[[Exception, str], Told]
+    """Error and request id -> what the client is told."""
+
+
+OPENAI = Family("x-request-id", lambda: uuid.uuid4().hex, lambda error, _id: problem_of(error))
+
+
+def answering(endpoint: Endpoint, family: Family = OPENAI) -> Endpoint:
     """Give every request an id, and turn what its endpoint raises into a response.
 
-    The id is ``request.state.request_id``, without the prefix that the client sees. An endpoint
-    that has read the whole body says so with ``request.state.body_pending = False``.
+    The id is ``request.state.request_id``. An endpoint that has read the whole body says so with
+    ``request.state.body_pending = False``.
     """
 
     async def answer(request: Request) -> Response:
-        request_id = uuid.uuid4().hex
+        request_id = family.new_id()
         request.state.request_id = request_id
         request.state.body_pending = request.method == "POST"
         try:
@@ -124,19 +149,19 @@ def answering(endpoint: Endpoint) -> Endpoint:
         except ClientLeftError:
             response = Response(status_code=_CLIENT_LEFT)
         except MeshError as error:
-            response = _refusal(request, problem_of(error))
+            response = _refusal(request, family.explain(error, request_id))
         except Exception as error:  # the boundary: a bug must not go unanswered
             log.exception("unexpected error", session_id=request_id)
-            response = _refusal(request, problem_of(error))
-        response.headers["x-request-id"] = request_id
+            response = _refusal(request, family.explain(error, request_id))
+        response.headers[family.id_header] = request_id
         return response
 
     return answer
 
 
-def _refusal(request: Request, problem: Problem) -> JSONResponse:
+def _refusal(request: Request, told: Told) -> JSONResponse:
     kind = _LingeringResponse if request.state.body_pending else JSONResponse
-    return kind(problem.body(), problem.status, problem.headers)
+    return kind(told.body(), told.status, told.headers)
 
 
 class _LingeringResponse(JSONResponse):

@@ -2,37 +2,29 @@
 
 import asyncio
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
-from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from services.common.errors import (
-    ClientLeftError,
-    DeviceError,
-    InvalidRequestError,
-    UpstreamError,
-)
 from services.gateway import subtitles
-from services.gateway.decoder import ContainerFormat, Decoder, open_decoder
+from services.gateway.decoder import ContainerFormat
 from services.gateway.gateway import Gateway
 from services.gateway.pools import ModelInfo
 from services.gateway.protocols.event_stream import EventStream, Tell
-from services.gateway.protocols.http_errors import GaveUpError, RefusedError, answering
+from services.gateway.protocols.http_errors import RefusedError, answering
 from services.gateway.protocols.openai_form import Wish, check_model, model_name, read_wish
 from services.gateway.protocols.openai_view import Deltas, Spoken, json_body, verbose_body
+from services.gateway.protocols.recordings import UndecodableError, language_of, left, run
 from services.gateway.session import Pace, Session, SessionConfig, Task
 from services.gateway.tasks import first_error
 from services.gateway.uploads import receive_upload
 
 PROTOCOL = "openai"
 
-_READ_BYTES = 1 << 16
 _STARTED_S = int(time.time())
 """When the models came to be, as far as clients are told."""
 
@@ -71,17 +63,17 @@ async def _serve(gateway: Gateway, request: Request, task: Task) -> Response:
         wish = read_wish(upload)
         _, info = gateway.pools.choose(wish.model)
         check_model(info, wish, task)
-        opening = gateway.session(_config(request, wish, task))
-        session = await resources.enter_async_context(opening)
+        config = _config(request, wish, task)
+        session = await resources.enter_async_context(gateway.session(config))
         if wish.streamed:
-            work = partial(_tell, gateway, session, wish, info, task)
+            work = partial(_tell, gateway, session, wish, info)
             return EventStream(work, resources.pop_all())
         with first_error():
             async with asyncio.TaskGroup() as tasks:
-                leave = tasks.create_task(_leave(request), name="openai.leave")
-                await _run(gateway, session, wish.file)
+                leave = tasks.create_task(left(request.receive), name="openai.leave")
+                await _run(gateway, session, wish)
                 leave.cancel()
-        spoken = Spoken.of(session.transcript, _language(session, info, task))
+        spoken = Spoken.of(session.transcript, _language(session, info))
     # An hour of words takes a while to lay out.
     return await asyncio.to_thread(_response, spoken, wish, task)
 
@@ -102,7 +94,7 @@ def _config(request: Request, wish: Wish, task: Task) -> SessionConfig:
 
 
 async def _tell(
-    gateway: Gateway, session: Session, wish: Wish, info: ModelInfo, task: Task, tell: Tell
+    gateway: Gateway, session: Session, wish: Wish, info: ModelInfo, tell: Tell
 ) -> None:
     """Transcribe, and tell the words as they come."""
     deltas = Deltas(session.transcript, with_probabilities=wish.with_probabilities)
@@ -117,62 +109,22 @@ async def _tell(
     with first_error():
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(show(), name="openai.show")
-            await _run(gateway, session, wish.file)
+            await _run(gateway, session, wish)
     for event in deltas.news():
         await tell(event)
-    await tell(deltas.done(_language(session, info, task)))
+    await tell(deltas.done(_language(session, info)))
 
 
-def _language(session: Session, info: ModelInfo, task: Task) -> str:
-    """The language of the words; empty if nobody knows."""
-    if task is Task.TRANSLATE:
-        return "en"
-    heard = session.transcript.language_code or session.config.language_code
-    only = info.language_codes[0] if len(info.language_codes) == 1 else ""
-    return heard or only
-
-
-async def _leave(request: Request) -> None:
-    """Wait for the client to leave.
-
-    Raises:
-        ClientLeftError: It did.
-
-    """
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    raise ClientLeftError
-
-
-async def _run(gateway: Gateway, session: Session, file: UploadFile) -> None:
-    settings = gateway.settings
-    hint = f"{file.content_type or ''} {file.filename or ''}"
-    async with open_decoder(
-        ContainerFormat(hint),
-        max_duration_s=settings.max_file_s,
-        max_spool_bytes=settings.max_upload_bytes,
-    ) as decoder:
-        with first_error():
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_write(file, decoder), name="openai.decode")
-                try:
-                    await session.run(_blocks(decoder))
-                except (UpstreamError, DeviceError) as error:
-                    raise GaveUpError(str(error)) from error
-
-
-async def _blocks(decoder: Decoder) -> AsyncIterator[bytes]:
+async def _run(gateway: Gateway, session: Session, wish: Wish) -> None:
+    hint = f"{wish.file.content_type or ''} {wish.file.filename or ''}"
     try:
-        async for block in decoder.blocks():
-            yield block
-    except InvalidRequestError as error:
+        await run(gateway, session, ContainerFormat(hint), wish.file)
+    except UndecodableError as error:
         raise RefusedError(str(error), param="file", code="invalid_file") from error
 
 
-async def _write(file: UploadFile, decoder: Decoder) -> None:
-    while data := await file.read(_READ_BYTES):
-        await decoder.write(data)
-    decoder.close()
+def _language(session: Session, info: ModelInfo) -> str:
+    return "en" if session.config.task is Task.TRANSLATE else language_of(session, info)
 
 
 def _response(spoken: Spoken, wish: Wish, task: Task) -> Response:
@@ -217,8 +169,8 @@ def _described(info: ModelInfo) -> dict[str, object]:
         "canonical_name": info.name,
         "architecture": info.engine,
         "languages": list(info.language_codes),
-        "version": "1",
-        "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, f"voxmesh:{info.name}")),
+        "version": info.version,
+        "uuid": info.uuid,
         "batch": True,
         "streaming": True,
         "formatted_output": True,

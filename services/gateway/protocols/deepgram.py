@@ -1,0 +1,105 @@
+"""Deepgram's API: ``/v1/listen``, live over a WebSocket and for recordings over HTTP."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from services.common.errors import InvalidRequestError
+from services.gateway.gateway import Gateway
+from services.gateway.protocols import deepgram_live, deepgram_metadata
+from services.gateway.protocols.deepgram_errors import problem_of
+from services.gateway.protocols.deepgram_query import Wish, read_wish
+from services.gateway.protocols.deepgram_recording import Heard, results, warnings
+from services.gateway.protocols.deepgram_words import Body
+from services.gateway.protocols.http_errors import Family, answering
+from services.gateway.protocols.recordings import UndecodableError, language_of, transcribe
+from services.gateway.session import Pace, SessionConfig
+from services.gateway.uploads import receive_file
+
+PROTOCOL = "deepgram"
+
+_FAMILY = Family("dg-request-id", lambda: str(uuid.uuid4()), problem_of)
+
+_Serve = Callable[[Gateway, Request], Awaitable[Response]]
+
+
+def routes(gateway: Gateway) -> list[BaseRoute]:
+    """The paths that are served."""
+
+    def route(path: str, serve: _Serve, method: str) -> Route:
+        return Route(path, answering(partial(serve, gateway), _FAMILY), methods=[method])
+
+    async def live(websocket: WebSocket) -> None:
+        await deepgram_live.serve(websocket, gateway)
+
+    return [
+        WebSocketRoute("/v1/listen", live),
+        route("/v1/listen", _listen, "POST"),
+        route("/v1/status", _status, "GET"),
+        route("/v1/status/engine", _engine, "GET"),
+    ]
+
+
+async def _listen(gateway: Gateway, request: Request) -> Response:
+    gateway.check_room(request.state.caller)
+    wish = read_wish(
+        request.query_params,
+        live=False,
+        models=[info.name for info in gateway.models()],
+        language=gateway.settings.language,
+    )
+    if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
+        raise InvalidRequestError("recordings are not fetched from URLs: send the bytes")
+    limit = gateway.settings.max_upload_bytes
+    async with receive_file(request, max_bytes=limit) as (file, sha256):
+        _, info = gateway.pools.choose(wish.model)
+        config = SessionConfig(
+            session_id=request.state.request_id,
+            protocol=PROTOCOL,
+            caller=request.state.caller,
+            language_code=wish.language_code,
+            model=wish.model,
+            pace=Pace.FILE,
+            hotwords=wish.hotwords,
+        )
+        try:
+            session = await transcribe(gateway, request, config, wish.audio_format, file)
+        except UndecodableError:
+            message = "failed to process audio: corrupt or unsupported data"
+            raise InvalidRequestError(message) from None
+    said = session.transcript
+    heard = Heard(said.words, language_of(session, info), said.language_probability)
+    metadata = deepgram_metadata.Request(request.state.request_id, info, wish.extra).metadata(
+        sha256=sha256, num_samples=said.received_sample, channels=1
+    )
+    # An hour of words takes a while to lay out.
+    return await asyncio.to_thread(_response, heard, wish, metadata)
+
+
+def _response(heard: Heard, wish: Wish, metadata: Body) -> Response:
+    if told := warnings(wish):
+        metadata["warnings"] = told
+    return JSONResponse({"metadata": metadata, "results": results(heard, wish)})
+
+
+async def _status(gateway: Gateway, _request: Request) -> Response:
+    health = "Healthy" if await gateway.healthy() else "Critical"
+    return JSONResponse(
+        {
+            "system_health": health,
+            "active_batch_requests": gateway.open_by_pace[Pace.FILE],
+            "active_stream_requests": gateway.open_by_pace[Pace.LIVE],
+        }
+    )
+
+
+async def _engine(gateway: Gateway, _request: Request) -> Response:
+    # Probes compare the beginning of the text: this key is the first one, without white space.
+    connected = (await gateway.ready())["asr"]
+    return JSONResponse({"engine_connection_status": "Connected" if connected else "Disconnected"})

@@ -1,0 +1,123 @@
+"""A finished transcript as Deepgram's pre-recorded API writes it."""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from services.common.timeline import samples
+from services.common.words import Word
+from services.gateway.protocols.deepgram_query import Wish
+from services.gateway.protocols.deepgram_words import (
+    Body,
+    Style,
+    alternative,
+    confidence,
+    iso_code,
+    offset,
+    spoken,
+    transcript,
+    word_bodies,
+)
+from services.gateway.segments import SENTENCE_END
+
+_PARAGRAPH_SENTENCES = 4
+_PARAGRAPH_PAUSE_SAMPLES = samples(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was said in a recording."""
+
+    words: Sequence[Word]
+    language_code: str
+    """Empty if it is not known."""
+    language_probability: float
+
+
+def results(heard: Heard, wish: Wish) -> Body:
+    """Everything that the client wants to know of what was said."""
+    style = Style(wish.punctuated, wish.filler_words, wish.tells_languages)
+    words = spoken(heard.words, heard.language_code, style)
+    told = alternative(words, heard.language_code, style)
+    if wish.paragraphs:
+        told["paragraphs"] = _paragraphs(words, style)
+    channel: Body = {"alternatives": [told]}
+    if wish.detect_language and heard.language_code:
+        channel["detected_language"] = iso_code(heard.language_code)
+        channel["language_confidence"] = round(heard.language_probability, 6)
+    body: Body = {"channels": [channel]}
+    if wish.utterances:
+        body["utterances"] = [
+            _utterance(run, heard.language_code, style)
+            for run in _runs(words, wish.utt_split_samples)
+        ]
+    return body
+
+
+def warnings(wish: Wish) -> list[Body]:
+    """What the client has asked for and does not get."""
+    return [
+        {"parameter": name, "type": "unsupported", "message": f"{name} {why}"}
+        for name, why in wish.warnings
+    ]
+
+
+def _runs(words: Sequence[Word], pause_samples: int) -> Iterator[Sequence[Word]]:
+    """Part the words at pauses of at least a length."""
+    cuts = [
+        index
+        for index, (word, following) in enumerate(pairwise(words), 1)
+        if following.first_sample - word.end_sample >= pause_samples
+    ]
+    for first, end in pairwise([0, *cuts, len(words)]):
+        if first < end:
+            yield words[first:end]
+
+
+def _utterance(words: Sequence[Word], language_code: str, style: Style) -> Body:
+    return {
+        **_span(words),
+        "confidence": confidence(words),
+        "channel": 0,
+        "transcript": transcript(words, style),
+        "words": word_bodies(words, language_code, style),
+        "id": str(uuid.uuid4()),
+    }
+
+
+def _paragraphs(words: Sequence[Word], style: Style) -> Body:
+    paragraphs: list[list[Sequence[Word]]] = []
+    for sentence in _sentences(words):
+        if not paragraphs or _begins_paragraph(paragraphs[-1], sentence):
+            paragraphs.append([])
+        paragraphs[-1].append(sentence)
+    bodies = [_paragraph(sentences, style) for sentences in paragraphs]
+    texts = [" ".join(told["text"] for told in body["sentences"]) for body in bodies]
+    return {"transcript": "\n" + "\n\n".join(texts), "paragraphs": bodies}
+
+
+def _sentences(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
+    first = 0
+    for end, word in enumerate(words, 1):
+        if end == len(words) or SENTENCE_END.search(word.text):
+            yield words[first:end]
+            first = end
+
+
+def _begins_paragraph(before: Sequence[Sequence[Word]], sentence: Sequence[Word]) -> bool:
+    pause = sentence[0].first_sample - before[-1][-1].end_sample
+    return len(before) >= _PARAGRAPH_SENTENCES or pause >= _PARAGRAPH_PAUSE_SAMPLES
+
+
+def _paragraph(sentences: Sequence[Sequence[Word]], style: Style) -> Body:
+    return {
+        "sentences": [{"text": transcript(words, style), **_span(words)} for words in sentences],
+        "num_words": sum(len(words) for words in sentences),
+        "start": offset(sentences[0][0].first_sample),
+        "end": offset(sentences[-1][-1].end_sample),
+    }
+
+
+def _span(words: Sequence[Word]) -> dict[str, float]:
+    return {"start": offset(words[0].first_sample), "end": offset(words[-1].end_sample)}

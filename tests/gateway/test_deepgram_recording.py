@@ -1,0 +1,191 @@
+"""``POST /v1/listen``: recordings in Deepgram's form."""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+from starlette.datastructures import QueryParams
+
+from services.common.words import Word
+from services.gateway.protocols.deepgram_query import read_wish
+from services.gateway.protocols.deepgram_recording import Heard, results
+from services.gateway.session import SessionConfig
+from tests.gateway.fakes import Mesh
+from tests.gateway.listening import mesh_at_port
+from tests.gateway.test_openai import TEXT, WORDS, wav
+from tests.settings.serving import until
+
+PLAIN = "hello there how are you"
+
+
+@asynccontextmanager
+async def serving(**settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Mesh]]:
+    async with (
+        mesh_at_port(words=WORDS, **settings) as (mesh, port),
+        httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20
+        ) as client,
+    ):
+        yield client, mesh
+
+
+async def chunked(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), 5000):
+        yield data[start : start + 5000]
+
+
+def transcript(answer: httpx.Response) -> str:
+    channel = answer.json()["results"]["channels"][0]
+    return str(channel["alternatives"][0]["transcript"])
+
+
+async def test_a_recording_is_answered_with_words_and_metadata() -> None:
+    async with serving() as (client, _):
+        answer = await client.post("/v1/listen?extra=a:b", content=wav())
+    body = answer.json()
+    metadata = body["metadata"]
+    assert answer.status_code == 200
+    assert metadata["request_id"] == answer.headers["dg-request-id"]
+    assert metadata["sha256"] == hashlib.sha256(wav()).hexdigest()
+    assert metadata["duration"] == 4.2
+    assert metadata["channels"] == 1
+    assert metadata["extra"] == {"a": "b"}
+    assert list(metadata["model_info"]) == metadata["models"]
+    assert datetime.fromisoformat(metadata["created"])
+    assert "warnings" not in metadata
+    (channel,) = body["results"]["channels"]
+    (told,) = channel["alternatives"]
+    assert told["transcript"] == PLAIN
+    assert told["words"][0] == {"word": "hello", "start": 0.5, "end": 0.875, "confidence": 1.0}
+    assert set(body["results"]) == {"channels"}
+    assert "detected_language" not in channel
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Content-Type": "application/octet-stream"}, {"Content-Type": "audio/wav"}]
+)
+@pytest.mark.parametrize("whole", [True, False])
+async def test_bytes_are_taken_whatever_they_are_called(
+    headers: dict[str, str], whole: bool
+) -> None:
+    async with serving() as (client, _):
+        content = wav() if whole else chunked(wav())
+        answer = await client.post("/v1/listen?punctuate=true", content=content, headers=headers)
+    assert transcript(answer) == TEXT
+
+
+async def test_raw_samples_are_taken_as_they_are_announced() -> None:
+    async with serving() as (client, _):
+        query = "?encoding=mulaw&sample_rate=8000"
+        answer = await client.post(f"/v1/listen{query}", content=bytes(round(4.2 * 8000)))
+    assert transcript(answer) == PLAIN
+
+
+async def test_what_is_asked_for_and_not_done_is_said() -> None:
+    async with serving() as (client, _):
+        answer = await client.post("/v1/listen?summarize=v2&diarize=true", content=wav())
+    warnings = answer.json()["metadata"]["warnings"]
+    assert [warning["parameter"] for warning in warnings] == ["diarize", "summarize"]
+    assert all(set(warning) == {"parameter", "type", "message"} for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("query", "content", "headers", "status", "code"),
+    [
+        ("", b"this is no audio" * 100, {}, 400, "Bad Request"),
+        ("", b"", {}, 400, "Bad Request"),
+        ("", b'{"url":"http://x"}', {"Content-Type": "application/json"}, 400, "Bad Request"),
+        ("?encoding=banana", b"x", {}, 400, "INVALID_QUERY_PARAMETER"),
+        ("?language=klingon", b"x", {}, 400, "INVALID_QUERY_PARAMETER"),
+        ("?model=large-v9", b"x", {}, 400, "Bad Request"),
+        ("", bytes(200_000), {}, 413, "PAYLOAD_TOO_LARGE"),
+    ],
+)
+async def test_what_cannot_be_served_is_refused_in_deepgrams_words(
+    query: str, content: bytes, headers: dict[str, str], status: int, code: str
+) -> None:
+    async with serving(max_upload_bytes=100_000) as (client, mesh):
+        for body in (content, chunked(content)):
+            answer = await client.post(f"/v1/listen{query}", content=body, headers=headers)
+            told = answer.json()
+            assert (answer.status_code, told["err_code"]) == (status, code)
+            assert told["err_msg"] == told["message"] == answer.headers["dg-error"]
+            assert told["request_id"] == answer.headers["dg-request-id"]
+        assert mesh.gateway.open_sessions == 0
+
+
+async def test_a_full_gateway_asks_to_come_again() -> None:
+    """O1."""
+    async with (
+        serving(max_sessions=1) as (client, mesh),
+        mesh.gateway.session(SessionConfig("s", "test")),
+    ):
+        answer = await client.post("/v1/listen", content=wav())
+    assert (answer.status_code, answer.json()["err_code"]) == (429, "TOO_MANY_REQUESTS")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_a_client_that_leaves_takes_its_session_with_it() -> None:
+    async with serving() as (client, mesh):
+        mesh.asr.faults.gate.clear()
+        post = asyncio.create_task(client.post("/v1/listen", content=wav()))
+        await until(lambda: mesh.gateway.open_sessions == 1)
+        post.cancel()
+        await until(lambda: mesh.gateway.open_sessions == 0)
+
+
+SAID = [
+    *WORDS,
+    *(Word(f" Sentence{i}.", 60_000 + 8000 * i, 66_000 + 8000 * i, 0.5) for i in range(5)),
+]
+
+
+def told(query: str, language: str = "en") -> dict[str, Any]:
+    wish = read_wish(QueryParams(query), live=False, models=[])
+    return results(Heard(SAID, language, 0.75), wish)
+
+
+def test_utterances_are_parted_at_pauses() -> None:
+    body = told("utterances=true&punctuate=true")
+    first, *_, last = body["utterances"]
+    assert first["transcript"] == "Hello there."
+    assert first["words"][0]["punctuated_word"] == "Hello"
+    assert (first["start"], first["end"], first["channel"]) == (0.5, 1.375, 0)
+    assert last["confidence"] == pytest.approx((3 + 5 * 0.5) / 8)
+    assert re.fullmatch("[0-9a-f-]{36}", first["id"])
+    assert len(body["utterances"]) == 2
+    assert len(told("utterances=true&utt_split=10")["utterances"]) == 1
+
+
+def test_paragraphs_are_made_of_sentences() -> None:
+    for query in ("paragraphs=true&punctuate=true", "smart_format=true"):
+        paragraphs = told(query)["channels"][0]["alternatives"][0]["paragraphs"]
+        first, second = paragraphs["paragraphs"]
+        assert [sentence["text"] for sentence in first["sentences"]][:2] == [
+            "Hello there.",
+            "How are you?",
+        ]
+        assert (first["num_words"], first["start"], second["num_words"]) == (7, 0.5, 3)
+        assert paragraphs["transcript"].startswith("\nHello there. How are you? Sentence0.")
+        assert "\n\nSentence2." in paragraphs["transcript"]
+
+
+def test_a_language_that_was_detected_is_told() -> None:
+    (channel,) = told("detect_language=true", "jw")["channels"]
+    assert (channel["detected_language"], channel["language_confidence"]) == ("jv", 0.75)
+    assert "detected_language" not in told("detect_language=true", "")["channels"][0]
+
+
+def test_nothing_said_is_no_utterance_and_no_paragraph() -> None:
+    wish = read_wish(QueryParams("utterances=true&smart_format=true"), live=False, models=[])
+    body = results(Heard([], "en", 0.0), wish)
+    assert body["utterances"] == []
+    (told,) = body["channels"][0]["alternatives"]
+    assert (told["transcript"], told["words"], told["confidence"]) == ("", [], 0.0)
+    assert told["paragraphs"] == {"transcript": "\n", "paragraphs": []}
