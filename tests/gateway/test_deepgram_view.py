@@ -126,6 +126,15 @@ def test_long_speech_is_final_before_it_ends() -> None:
     assert stage.told() == ["final 0-3.2 one two", "interim 3.2-3.6 three"]
 
 
+def test_long_speech_before_a_pause_is_final_when_the_utterance_ends() -> None:
+    stage = Stage(replace(QUIET, endpointing=10 * MS))
+    stage.starts(0)
+    stage.commits(word(" one", 0.1, 3.5), heard_s=3.9)
+    assert stage.told() == []
+    stage.ends(3.6, settled_s=4.2)
+    assert stage.told() == ["final! 0-3.61 one"]
+
+
 def test_a_pause_that_is_too_short_ends_no_utterance() -> None:
     stage = Stage(replace(CHATTY, endpointing=2000 * MS, utterance_end=None))
     stage.starts(0)
@@ -149,9 +158,9 @@ def test_a_slow_reader_gets_each_utterance_by_itself() -> None:
         stage.commits(word(f" w{number}", at + 0.1, at + 0.5), heard_s=at + 0.6)
         stage.ends(at + 0.6, settled_s=at + 1.4)
     assert stage.told() == [
-        *("started 0", "final! 0-0.61 w0", "started 10"),
-        *("utterance ends 0.5", "final! 0.61-10.61 w1", "started 20"),
-        *("utterance ends 10.5", "final! 10.61-20.61 w2"),
+        *("started 0", "final! 0-0.61 w0", "utterance ends 0.5"),
+        *("started 10", "final! 0.61-10.61 w1", "utterance ends 10.5"),
+        *("started 20", "final! 10.61-20.61 w2"),
     ]
 
 
@@ -197,7 +206,7 @@ def test_what_is_far_behind_is_told_though_a_command_waits() -> None:
     stage = Stage(QUIET)
     stage.view.waits = True
     stage.transcript.received_sample = 60 * RATE
-    stage.commits(word(" one", 0.1, 3.5), heard_s=4)
+    stage.commits(word(" one", 0.1, 3.5), tail=[word(" two", 3.6, 3.9)], heard_s=4)
     assert stage.told() == ["final 0-3.5 one"]
 
 

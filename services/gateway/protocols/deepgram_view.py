@@ -124,7 +124,7 @@ class View:
             yield from self._end_speech(ended)
             yield from self._starts(before_endpoint=True)
         pending = self._pending
-        if self._words_end() or _length(pending) >= _FINAL_SAMPLES:
+        if self._words_end() or self._goes_on():
             yield from self._finals(pending, pending[-1].end_sample)
         if self._utterance_ended():
             yield self._utterance_end()
@@ -139,6 +139,9 @@ class View:
             if before_endpoint and self._ending() is not None:
                 return
             speech = known[self._num_started]
+            words = self._pending[:1]
+            if self._pauses((), min(it.first_sample for it in (speech, *words))):
+                yield self._utterance_end()
             self._num_started += 1
             self._open = True
             if self._manner.vad_events:
@@ -209,6 +212,12 @@ class View:
         tail = transcript.tail
         return (tail[0].first_sample if tail else transcript.heard_sample) - end_sample
 
+    def _goes_on(self) -> bool:
+        """Whether somebody has spoken for long, and has not just paused: then the end is near."""
+        pending = self._pending
+        long = bool(pending) and _length(pending) >= _FINAL_SAMPLES
+        return long and bool(self._transcript.tail)
+
     def _silent(self) -> bool:
         transcript = self._transcript
         quiet = not (self._pending or transcript.tail)
@@ -252,20 +261,20 @@ class View:
         """Tell of words for good, in one result unless it is too long, or pauses are to be told."""
         part: list[Word] = []
         for word in words:
-            if self._pauses(part, word) or len(part) >= _MAX_WORDS:
+            if self._pauses(part, word.first_sample) or len(part) >= _MAX_WORDS:
                 if part:
                     yield self._final(part, part[-1].end_sample)
-                if self._pauses((), word):
+                if self._pauses((), word.first_sample):
                     yield self._utterance_end()
                 part = []
             part.append(word)
         yield self._final(part, end_sample, speech_final=speech_final, from_finalize=from_finalize)
 
-    def _pauses(self, before: Sequence[Word], word: Word) -> bool:
-        """Whether the pause before a word is to be told."""
+    def _pauses(self, before: Sequence[Word], first_sample: int) -> bool:
+        """Whether the pause before what begins there is to be told."""
         last = before[-1].end_sample if before else self._last_word
         pause = self._manner.utterance_end
-        return pause is not None and last is not None and word.first_sample - last >= pause
+        return pause is not None and last is not None and first_sample - last >= pause
 
     def _final(
         self,
@@ -315,4 +324,4 @@ class View:
 
 
 def _length(words: Sequence[Word]) -> int:
-    return words[-1].end_sample - words[0].first_sample if words else 0
+    return words[-1].end_sample - words[0].first_sample
