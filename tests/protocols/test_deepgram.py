@@ -144,14 +144,17 @@ async def test_python_5_live(run_client: RunClient, mesh_tiny: ServedMesh, pcm: 
         assert result["channel"]["alternatives"][0]["languages"] == ["en"]
 
 
-@pytest.mark.parametrize("environment", ["deepgram-3", "deepgram-4"])
 async def test_python_3_and_4(
-    run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path, wav: Path, environment: str
+    run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path, wav: Path
 ) -> None:
     """D6, D7."""
-    observed = await run_client(
-        environment, "deepgram_old.py", mesh_tiny.http_url, str(pcm), str(wav)
-    )
+    arguments = ("deepgram_old.py", mesh_tiny.http_url, str(pcm), str(wav))
+    both = ("deepgram-3", "deepgram-4")
+    for observed in await asyncio.gather(*(run_client(name, *arguments) for name in both)):
+        check_old_python(observed)
+
+
+def check_old_python(observed: Observed) -> None:
     whats = [line["what"] for line in observed]
     by_name = {line["what"]: line for line in observed}
     assert by_name["started"]["ok"]
@@ -223,6 +226,34 @@ async def test_javascript_3_and_4(
     assert by_name["recording"]["error"] is None
     results = by_name["recording"]["result"]["results"]
     assert_same_words(SAID, results["channels"][0]["alternatives"][0]["transcript"])
+
+
+async def test_livekit(run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path) -> None:
+    """L1."""
+    arguments = ("livekit-deepgram", "livekit_deepgram.py", mesh_tiny.http_url, str(pcm))
+    for observed in await asyncio.gather(
+        *(run_client(*arguments, language) for language in ("en-US", "multi"))
+    ):
+        texts = [line["text"] for line in observed if line["what"] == "final_transcript"]
+        assert_same_words(SAID, " ".join(texts))
+        assert {"start_of_speech", "interim_transcript", "end_of_speech", "ended"} <= {
+            line["what"] for line in observed
+        }
+        assert_same_words(SAID, observed[-1]["text"])
+
+
+async def test_pipecat(run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path) -> None:
+    """P1."""
+    observed = await run_client(
+        "pipecat-deepgram", "pipecat_deepgram.py", mesh_tiny.http_url, str(pcm)
+    )
+    assert {line["what"] for line in observed} == {
+        "TranscriptionFrame",
+        "InterimTranscriptionFrame",
+    }
+    finals = [line for line in observed if line["what"] == "TranscriptionFrame"]
+    assert_same_words(SAID.partition(", it was the age")[0], " ".join(f["text"] for f in finals))
+    assert any(final["finalized"] for final in finals)
 
 
 @pytest.mark.parametrize(
