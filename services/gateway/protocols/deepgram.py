@@ -22,8 +22,6 @@ from services.gateway.protocols.recordings import UndecodableError, language_of,
 from services.gateway.session import Pace, SessionConfig
 from services.gateway.uploads import receive_file
 
-PROTOCOL = "deepgram"
-
 _FAMILY = Family("dg-request-id", lambda: str(uuid.uuid4()), problem_of)
 
 _Serve = Callable[[Gateway, Request], Awaitable[Response]]
@@ -61,7 +59,7 @@ async def _listen(gateway: Gateway, request: Request) -> Response:
         _, info = gateway.pools.choose(wish.model)
         config = SessionConfig(
             session_id=request.state.request_id,
-            protocol=PROTOCOL,
+            protocol=deepgram_live.PROTOCOL,
             caller=request.state.caller,
             language_code=wish.language_code,
             model=wish.model,

@@ -24,7 +24,6 @@ from services.common.errors import (
 from services.gateway.protocols.http_errors import RETRY_SOON, RefusedError
 from services.gateway.refusals import deepgram_body, deepgram_headers
 
-NORMAL = 1000
 _REFUSED = 1008
 _INTERNAL = 1011
 _MAX_REASON_BYTES = 120

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
-import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from services.common import telemetry
@@ -37,8 +36,6 @@ from services.gateway.protocols.frames import accept, hang_up, send_text
 from services.gateway.session import SessionConfig
 from services.gateway.tasks import first_error
 from services.gateway.throttle import Throttle
-
-log = structlog.get_logger(__name__)
 
 PROTOCOL = "deepgram"
 
@@ -287,6 +284,7 @@ class _Connection:
             with suppress(TimeoutError):
                 await asyncio.wait_for(lane.over.wait(), _UPDATE_S)
         if lane.failure is not None and not isinstance(lane.failure, EmptyAudioError):
+            view.waits = False
             async with self._turn:
                 await self._write(view.news())
             raise closing(lane.failure)

@@ -139,8 +139,8 @@ class View:
             if before_endpoint and self._ending() is not None:
                 return
             speech = known[self._num_started]
-            words = self._pending[:1]
-            if self._pauses((), min(it.first_sample for it in (speech, *words))):
+            words = [word.first_sample for word in self._pending[:1]]
+            if self._pauses((), min([speech.first_sample, *words])):
                 yield self._utterance_end()
             self._num_started += 1
             self._open = True
