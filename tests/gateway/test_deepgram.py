@@ -9,6 +9,7 @@ import wave
 from itertools import pairwise
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from websockets import Subprotocol
@@ -549,8 +550,6 @@ async def test_a_full_recogniser_is_no_room_either() -> None:
 
 
 async def test_status_and_engine_are_as_probes_expect() -> None:
-    import httpx
-
     async with (
         mesh_at_port() as (mesh, port),
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,

@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 
 from tests.conftest import ServedMesh
 from tests.mesh.asr import BYTES_PER_S, pcm_of, silence
-from tests.mesh.wording import assert_same_words
+from tests.mesh.wording import difference
 from tests.protocols.conftest import Observed, RunClient
 
 SAID = (
@@ -43,6 +43,14 @@ def wav(pcm: Path) -> Path:
     return path
 
 
+def assert_heard(text: str, said: str = SAID) -> None:
+    """Nothing is missing and nothing is said twice; in so few words, one may be misread."""
+    found = difference(said, text)
+    assert found.longest_lost <= 1, found
+    assert found.longest_added <= 1, found
+    assert found.wer_percent < 10, found
+
+
 def transcript(result: Message) -> str:
     return str(result["channel"]["alternatives"][0]["transcript"])
 
@@ -54,7 +62,7 @@ def finals_of(messages: list[Message]) -> list[Message]:
 def assert_transcribed(messages: list[Message]) -> None:
     """Everything that was said is final once, and finals tile the audio."""
     finals = finals_of(messages)
-    assert_same_words(SAID, " ".join(map(transcript, finals)))
+    assert_heard(" ".join(map(transcript, finals)))
     for before, after in pairwise(finals):
         assert after["start"] == pytest.approx(before["start"] + before["duration"], abs=0.05)
     for result in finals:
@@ -115,7 +123,7 @@ async def test_python_7_recordings(run_client: RunClient, mesh_tiny: ServedMesh,
         assert metadata["duration"] == pytest.approx(14.6, abs=0.1)
         assert metadata["models"]
         (channel,) = line["answer"]["results"]["channels"]
-        assert_same_words(SAID, channel["alternatives"][0]["transcript"])
+        assert_heard(channel["alternatives"][0]["transcript"])
     results = by_name["bytes"]["answer"]["results"]
     assert results["channels"][0]["detected_language"] == "en"
     assert len(results["utterances"]) == 2
@@ -170,7 +178,7 @@ def check_old_python(observed: Observed) -> None:
     # It closes the connection half a second after it has asked for the end.
     assert whats.index("finishing") < whats.index("Metadata") < whats.index("finished")
     results = by_name["recording"]["answer"]["results"]
-    assert_same_words(SAID, results["channels"][0]["alternatives"][0]["transcript"])
+    assert_heard(results["channels"][0]["alternatives"][0]["transcript"])
     assert results["channels"][0]["detected_language"] == "en"
     assert "corrupt or unsupported data" in by_name["garbage"]["message"]
 
@@ -199,7 +207,7 @@ async def test_javascript_5(
     by_name = {line["what"]: line for line in observed}
     assert by_name["counted"]["opened"] == 1
     results = by_name["recording"]["answer"]["results"]
-    assert_same_words(SAID, results["channels"][0]["alternatives"][0]["transcript"])
+    assert_heard(results["channels"][0]["alternatives"][0]["transcript"])
 
 
 @pytest.mark.parametrize("environment", ["deepgram-js-3", "deepgram-js-4"])
@@ -225,7 +233,7 @@ async def test_javascript_3_and_4(
     assert by_name["global"]["native"] or not native
     assert by_name["recording"]["error"] is None
     results = by_name["recording"]["result"]["results"]
-    assert_same_words(SAID, results["channels"][0]["alternatives"][0]["transcript"])
+    assert_heard(results["channels"][0]["alternatives"][0]["transcript"])
 
 
 async def test_livekit(run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path) -> None:
@@ -235,11 +243,11 @@ async def test_livekit(run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path) 
         *(run_client(*arguments, language) for language in ("en-US", "multi"))
     ):
         texts = [line["text"] for line in observed if line["what"] == "final_transcript"]
-        assert_same_words(SAID, " ".join(texts))
+        assert_heard(" ".join(texts))
         assert {"start_of_speech", "interim_transcript", "end_of_speech", "ended"} <= {
             line["what"] for line in observed
         }
-        assert_same_words(SAID, observed[-1]["text"])
+        assert_heard(observed[-1]["text"])
 
 
 async def test_pipecat(run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path) -> None:
@@ -252,7 +260,7 @@ async def test_pipecat(run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path) 
         "InterimTranscriptionFrame",
     }
     finals = [line for line in observed if line["what"] == "TranscriptionFrame"]
-    assert_same_words(SAID.partition(", it was the age")[0], " ".join(f["text"] for f in finals))
+    assert_heard(" ".join(f["text"] for f in finals), SAID.partition(", it was the age")[0])
     assert any(final["finalized"] for final in finals)
 
 

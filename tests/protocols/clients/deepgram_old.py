@@ -60,7 +60,7 @@ for start in range(0, len(pcm), FRAME_BYTES):
     socket.send(pcm[start : start + FRAME_BYTES])
     time.sleep(FRAME_BYTES / 32_000 / SPEED)
 for _ in range(UTTERANCES):
-    ended.acquire(timeout=20)
+    ended.acquire(timeout=45)
 report("finalizing")
 socket.finalize()
 time.sleep(1)
