@@ -132,13 +132,14 @@ class AsrServicer(rpc.AsrServiceServicer):
         config = opened.config
         task = wire.check_config(config, self._recognizer, self._model)
         resumed = opened.checkpoint if opened.HasField("checkpoint") else None
+        first_sample = first_sample_of(opened.first_sample, resumed)
         languages = self._recognizer.language_codes
         state = self._resumed_state(resumed)
         pace = self._paces.get(config.pace, self._live)
         told = wire.prompt_text(config)
         return Transcriber(
             wire.cadence_of(config, pace),
-            first_sample=first_sample_of(opened.first_sample, resumed),
+            first_sample=first_sample,
             language_code=config.language_code or (languages[0] if len(languages) == 1 else ""),
             task=task,
             prompt=self._recognizer.encode_text(told) if told else (),

@@ -383,8 +383,12 @@ async def test_who_waits_for_a_busy_model_is_told_so_and_for_one_that_hangs_is_n
     async with serving(model, tmp_path) as replica:
         call = replica.stub.Transcribe()
         await call.write(opening(config=ENGLISH))
+        lane = list(messages(LANE))
+        for message in lane[:30]:
+            await call.write(message)
+        await read_until(call, "tail")
         model.gate.clear()
-        for message in [*messages(LANE), FINISH]:
+        for message in [*lane[30:], FINISH]:
             await call.write(message)
         await asyncio.sleep(0.3)  # for it to be told, if it is
         model.gate.set()
