@@ -8,9 +8,8 @@ import grpc.aio
 import psutil
 
 from bench.mesh import Served
-from services.gateway.servicer import GatewayServicer
+from services.gateway.servicer import add_services
 from tests.gateway.fakes import FakeAsr, FakeVad, running, served, spans_of, words_at
-from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
 
 
 @asynccontextmanager
@@ -19,7 +18,7 @@ async def gateway(*seconds: float, **settings: Any) -> AsyncIterator[Served]:
     said = words_at(*seconds)
     async with running(FakeVad(spans_of(said)), FakeAsr(said), **settings) as mesh:
         server = grpc.aio.server()
-        rpc.add_GatewayServiceServicer_to_server(GatewayServicer(mesh.gateway), server)
+        add_services(mesh.gateway, server)
         grpc_port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with served(mesh.gateway) as port:
