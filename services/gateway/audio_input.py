@@ -72,15 +72,20 @@ class Decoder(Protocol):
     async def write(self, data: bytes) -> None:
         """Hand over the next bytes, cut anywhere. Waits while the decoder is behind.
 
-        After ``close``, or once ``blocks`` has failed, the bytes are dropped.
+        After ``close`` or ``abandon``, or once ``blocks`` has failed, the bytes are dropped.
         """
 
-    @property
-    def pending(self) -> bool:
-        """Whether bytes that were written have not been looked at yet."""
+    async def drained(self) -> None:
+        """Return when ``blocks`` has yielded what can be said of the bytes so far, and is asked on.
+
+        Likewise when it has ended, or is abandoned. To be awaited by the task that writes.
+        """
 
     def close(self) -> None:
         """Nothing more will be written: ``blocks`` ends after what was."""
+
+    def abandon(self) -> None:
+        """Nobody reads ``blocks`` any more: whoever waits is let go."""
 
     def blocks(self) -> AsyncIterator[bytes]:
         """The samples, at most ``BLOCK_BYTES`` at a time. To be read once.

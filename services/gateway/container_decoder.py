@@ -63,12 +63,17 @@ class _ContainerDecoder:
         except AbandonedError:
             return
 
-    @property
-    def pending(self) -> bool:
-        return not (self._input.empty and self._output.empty)
+    async def drained(self) -> None:
+        await self._input.starved()
+        await self._output.starved()
 
     def close(self) -> None:
         self._input.end()
+
+    def abandon(self) -> None:
+        # In this order: to the thread, the input ends here, and what it says to that is not heard.
+        self._output.abandon()
+        self._input.abandon()
 
     async def blocks(self) -> AsyncIterator[bytes]:
         while (block := await self._output.get()) is not None:
@@ -76,9 +81,7 @@ class _ContainerDecoder:
         await self._done
 
     async def stop(self) -> None:
-        # In this order: to the thread, the input ends here, and what it says to that is not heard.
-        self._output.abandon()
-        self._input.abandon()
+        self.abandon()
         done, _ = await asyncio.wait([self._done], timeout=_STOP_S)
         self._thread.shutdown(wait=bool(done))
         for future in done:

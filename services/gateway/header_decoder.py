@@ -49,16 +49,21 @@ class _HeaderDecoder:
         if len(self._head) >= MAGIC_BYTES:
             await self._settle()
 
-    @property
-    def pending(self) -> bool:
+    async def drained(self) -> None:
         # Bytes that are too few to say what they are have been looked at.
-        return self._decoder is not None and self._decoder.pending
+        if self._decoder is not None:
+            await self._decoder.drained()
 
     def close(self) -> None:
         self._closed = True
         self._settled.set()
         if self._decoder is not None:
             self._decoder.close()
+
+    def abandon(self) -> None:
+        self._closed = True
+        if self._decoder is not None:
+            self._decoder.abandon()
 
     async def blocks(self) -> AsyncIterator[bytes]:
         await self._settled.wait()

@@ -4,7 +4,8 @@ import struct
 import threading
 import time
 import wave
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from itertools import cycle
 
 import numpy as np
@@ -16,6 +17,7 @@ from services.gateway.decoder import (
     BLOCK_BYTES,
     AudioFormat,
     ContainerFormat,
+    Decoder,
     EmptyAudioError,
     Encoding,
     RawFormat,
@@ -50,6 +52,15 @@ FILES: dict[str, tuple[str, str, int, int, dict[str, str]]] = {
 def file(name: str, samples: Samples) -> bytes:
     container, codec, rate_hz, channels, options = FILES[name]
     return encoded(samples, container, codec, rate_hz=rate_hz, channels=channels, options=options)
+
+
+def wav_of(pcm: bytes) -> bytes:
+    """A file with samples of 16 kHz."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as writer:
+        writer.setparams((1, 2, 16_000, 0, "NONE", ""))
+        writer.writeframes(pcm)
+    return out.getvalue()
 
 
 def pieces(data: bytes, *sizes: int) -> Iterator[bytes]:
@@ -443,13 +454,13 @@ async def test_samples_without_a_header_are_what_is_announced(num_bytes: int) ->
 async def test_audio_may_end_before_it_is_clear_what_it_is() -> None:
     announced = RawFormat("linear16", 16_000)
     async with open_decoder(announced, max_duration_s=60, may_have_header=True) as decoder:
-        assert not decoder.pending
+        await decoder.drained()
         await decoder.write(b"RIFF")
-        assert not decoder.pending, "no more can be said about it"
+        await decoder.drained()  # No more can be said about it.
         decoder.close()
         await decoder.write(b"\0\0\0\0WAVE")
         assert [block async for block in decoder.blocks()] == [b"RIFF"]
-        assert not decoder.pending
+        await decoder.drained()
 
 
 async def test_hours_of_silence_in_a_small_file_cost_neither_memory_nor_time() -> None:
@@ -522,20 +533,69 @@ async def test_many_clients_that_leave_leave_nothing_behind() -> None:
 
 async def test_a_wav_written_by_python_is_what_python_reads() -> None:
     pcm = resampled(speech()[:16000], 16000)[:, 0]
-    out = io.BytesIO()
-    with wave.open(out, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(16000)
-        writer.writeframes(pcm.tobytes())
-    assert np.array_equal(await decoded(out.getvalue()), pcm)
+    assert np.array_equal(await decoded(wav_of(pcm.tobytes())), pcm)
 
 
-async def test_bytes_are_pending_until_all_of_them_are_converted() -> None:
-    """A message may be long, and whoever flushes waits for all of it."""
-    async with open_decoder(RawFormat("linear16", 24_000), max_duration_s=100) as decoder:
-        await decoder.write(bytes(2 * 24_000))
-        blocks, given = decoder.blocks(), 0
-        while decoder.pending or not given:
-            given += len(await anext(blocks))
-    assert given > 0.99 * 2 * 16_000
+@asynccontextmanager
+async def reading(decoder: Decoder, *, each_s: float = 0.0) -> AsyncIterator[list[int]]:
+    """Read what is decoded, so slowly; yields how many bytes came."""
+    sizes: list[int] = []
+
+    async def read() -> None:
+        async for block in decoder.blocks():
+            await asyncio.sleep(each_s)
+            sizes.append(len(block))
+
+    task = asyncio.create_task(read())
+    yield sizes
+    decoder.close()
+    with suppress(InvalidRequestError):
+        await task
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "data"),
+    [
+        (RawFormat("linear16", 24_000), bytes(10 * 2 * 24_000)),
+        (ContainerFormat(), wav_of(bytes(10 * 2 * 16_000))),
+    ],
+)
+async def test_whoever_flushes_waits_for_all_that_was_written(
+    audio_format: AudioFormat, data: bytes
+) -> None:
+    async with (
+        open_decoder(audio_format, max_duration_s=100) as decoder,
+        reading(decoder, each_s=0.001) as sizes,
+    ):
+        await decoder.write(data)
+        await decoder.drained()
+        assert sum(sizes) > 0.9 * 10 * 2 * 16_000
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "data"),
+    [
+        (RawFormat("linear16", 16_000), b"\0"),
+        (ContainerFormat(), wav_of(b"")),
+        (ContainerFormat(), b"#EXTM3U\nhttp://127.0.0.1/"),
+    ],
+)
+async def test_bytes_of_which_nothing_can_be_said_yet_keep_nobody_waiting(
+    audio_format: AudioFormat, data: bytes
+) -> None:
+    async with (
+        open_decoder(audio_format, max_duration_s=100) as decoder,
+        reading(decoder) as sizes,
+    ):
+        await decoder.write(data)
+        await decoder.drained()
+        assert sizes == []
+
+
+async def test_nobody_waits_for_a_decoder_that_nobody_reads() -> None:
+    for audio_format in (RawFormat("linear16", 16_000), ContainerFormat()):
+        async with open_decoder(audio_format, max_duration_s=100) as decoder:
+            await decoder.write(bytes(32_000))
+            decoder.abandon()
+            await decoder.drained()
+            await decoder.write(bytes(1 << 20))

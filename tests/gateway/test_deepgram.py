@@ -184,11 +184,19 @@ async def test_finalize_brings_what_is_pending_and_nothing_again() -> None:
     assert all(m["is_final"] for m in client.of("Results") if m["from_finalize"])
 
 
-async def test_finalize_does_not_wait_for_bytes_that_may_never_come() -> None:
-    async with mesh_at_port() as (_, port), listener(port) as client:
-        await client.socket.send(bytes(4))
+@pytest.mark.parametrize(
+    ("query", "data"),
+    [(RAW, bytes(4)), (f"{RAW}&channels=2", bytes(3)), ("model=nova-3", wav(1)[:44])],
+    ids=["too short for a header", "less than a sample", "a header alone"],
+)
+async def test_finalize_does_not_wait_for_bytes_that_may_never_come(
+    query: str, data: bytes
+) -> None:
+    async with mesh_at_port() as (_, port), listener(port, query) as client:
+        await client.socket.send(data)
         await client.socket.send(FINALIZE)
         await client.until(from_finalize=True)
+        await client.say(0.5)
         assert (await client.finish())[-1]["type"] == "Metadata"
 
 
