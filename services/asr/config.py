@@ -67,8 +67,10 @@ class Settings(ServiceSettings):
     pause_ms: int = Field(default=200, ge=0, le=2000)
     """Quiet that makes a live stream be decoded at once, before the VAD knows that nobody speaks,
     in milliseconds; 0: wait for the VAD."""
+    sure_ms: int = Field(default=200, ge=0, le=2000)
+    """Quiet after which the words of such a pause are committed if each of them is so probable:"""
     pause_probability: float = Field(default=0.8, ge=0, le=1)
-    """Words are committed at such a pause if each of them is so probable."""
+    """how probable each of them has to be."""
     quiet_ms: int = Field(default=400, ge=0, le=2000)
     """Quiet after which the words of such a pause are committed anyhow, in milliseconds."""
     context_tokens: int = Field(default=32, ge=0, le=200)
