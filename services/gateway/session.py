@@ -100,8 +100,11 @@ class Session:
             notify=self._notify,
         )
         self._vad_lost = False
+        self._recogniser = AsrUpstream(
+            asr.channel, config, self.transcript, committed=self._committed
+        )
         self._asr = Stage(
-            AsrUpstream(asr.channel, config, self.transcript, committed=self._committed),
+            self._recogniser,
             self._speech.route,
             self._ring,
             limits.asr_patience,
@@ -138,6 +141,7 @@ class Session:
 
         """
         outcome = "left"
+        self._recogniser.promised = True
         try:
             with (
                 structlog.contextvars.bound_contextvars(session_id=self.config.session_id),
