@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from tempfile import SpooledTemporaryFile
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
@@ -23,10 +23,15 @@ _MAX_FIELD_BYTES = 1 << 20
 
 _MEMORY_BYTES = 1 << 20
 """A file that is no longer than this is not written to disk."""
+_MAX_OBJECT_BYTES = 1 << 16
 
 
 class UploadTooLargeError(StreamTooLongError):
     """The upload has more bytes than are taken."""
+
+
+class NotJsonError(InvalidRequestError):
+    """The body is to be an object in JSON, and is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,35 @@ async def receive_file(
             raise ClientLeftError from None
         await file.seek(0)
         yield file, digest.hexdigest()
+
+
+async def receive_object(request: Request) -> dict[str, Any]:
+    """Receive a body that is an object in JSON; an empty one counts as an empty object.
+
+    Once the body has come, ``request.state.body_pending`` is false.
+
+    Raises:
+        NotJsonError: It is something else.
+        InvalidRequestError: It is too large.
+        ClientLeftError: The client left before all of it had come.
+
+    """
+    data = b""
+    try:
+        async for part in request.stream():
+            data += part
+            if len(data) > _MAX_OBJECT_BYTES:
+                raise InvalidRequestError("the body is too large")
+    except ClientDisconnect:
+        raise ClientLeftError from None
+    request.state.body_pending = False
+    try:
+        told: Any = json.loads(data or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise NotJsonError("the body is not JSON") from error
+    if not isinstance(told, dict):
+        raise NotJsonError("the body is not an object")
+    return told
 
 
 def _check_declared(request: Request, max_bytes: int) -> None:

@@ -1,7 +1,6 @@
 """Deepgram's API: ``/v1/listen``, live over a WebSocket and for recordings over HTTP."""
 
 import asyncio
-import uuid
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -13,16 +12,15 @@ from starlette.websockets import WebSocket
 from services.common.errors import InvalidRequestError
 from services.gateway.gateway import Gateway
 from services.gateway.protocols import deepgram_live, deepgram_metadata
-from services.gateway.protocols.deepgram_errors import problem_of
+from services.gateway.protocols.deepgram_errors import FAMILY
+from services.gateway.protocols.deepgram_grant import grant
 from services.gateway.protocols.deepgram_query import Wish, read_wish
 from services.gateway.protocols.deepgram_recording import Heard, results, warnings
 from services.gateway.protocols.deepgram_words import Body
-from services.gateway.protocols.http_errors import Family, answering
+from services.gateway.protocols.http_errors import answering
 from services.gateway.protocols.recordings import UndecodableError, language_of, transcribe
 from services.gateway.session import Pace, SessionConfig
 from services.gateway.uploads import receive_file
-
-_FAMILY = Family("dg-request-id", lambda: str(uuid.uuid4()), problem_of)
 
 _Serve = Callable[[Gateway, Request], Awaitable[Response]]
 
@@ -31,7 +29,7 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
     """The paths that are served."""
 
     def route(path: str, serve: _Serve, method: str) -> Route:
-        return Route(path, answering(partial(serve, gateway), _FAMILY), methods=[method])
+        return Route(path, answering(partial(serve, gateway), FAMILY), methods=[method])
 
     async def live(websocket: WebSocket) -> None:
         await deepgram_live.serve(websocket, gateway)
@@ -39,6 +37,7 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
     return [
         WebSocketRoute("/v1/listen", live),
         route("/v1/listen", _listen, "POST"),
+        route("/v1/auth/grant", grant, "POST"),
         route("/v1/status", _status, "GET"),
         route("/v1/status/engine", _engine, "GET"),
     ]
