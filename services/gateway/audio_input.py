@@ -19,8 +19,22 @@ SAMPLE_BYTES: dict[Encoding, int] = {
 }
 
 
+MAX_CHANNELS = 8
+
+
 class EmptyAudioError(InvalidRequestError):
     """A container was announced and not one byte of it came."""
+
+
+def check_channels(channels: int) -> None:
+    """Refuse a number of channels that is not served.
+
+    Raises:
+        InvalidRequestError: It is not.
+
+    """
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise InvalidRequestError(f"{channels} channels are not within 1 to {MAX_CHANNELS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +59,7 @@ class RawFormat:
             raise InvalidRequestError(
                 f"a sample rate of {self.sample_rate_hz} Hz is not within 8000 to 192000"
             )
-        if not 1 <= self.channels <= 8:
-            raise InvalidRequestError(f"{self.channels} channels are not within 1 to 8")
+        check_channels(self.channels)
 
     @property
     def frame_bytes(self) -> int:
@@ -61,6 +74,8 @@ class ContainerFormat:
     hint: str | None = None
     """What the client calls it: a MIME type, file name or format. The bytes decide; the hint only
     makes the search for the first frame of an MP3 or AAC that begins with junk go further."""
+    apart: bool = False
+    """Whether blocks hold the samples of all its channels, interleaved, and not their mean."""
 
 
 AudioFormat = RawFormat | ContainerFormat

@@ -1,4 +1,4 @@
-"""What a client sends as audio -> 16 kHz mono s16, in order and without a sample lost or added.
+"""What a client sends as audio -> 16 kHz s16, in order and without a sample lost or added.
 
 Raw samples are converted on the spot; containers are decoded on a thread while they arrive.
 """
@@ -13,8 +13,9 @@ from services.gateway.audio_input import (
     EmptyAudioError,
     Encoding,
     RawFormat,
+    check_channels,
 )
-from services.gateway.container_decoder import open_container
+from services.gateway.container_decoder import count_channels, open_container
 from services.gateway.header_decoder import open_either
 from services.gateway.raw_decoder import open_raw
 
@@ -26,6 +27,8 @@ __all__ = [
     "EmptyAudioError",
     "Encoding",
     "RawFormat",
+    "check_channels",
+    "count_channels",
     "open_decoder",
 ]
 

@@ -48,8 +48,21 @@ def encoded(
     channels: int = 1,
     options: dict[str, str] | None = None,
 ) -> bytes:
-    """16 kHz mono -> a file."""
-    layout = "mono" if channels == 1 else "stereo"
+    """16 kHz mono -> a file, the same in all channels."""
+    pcm = resampled(samples, rate_hz, channels=channels)
+    return packed(pcm, container, codec, rate_hz=rate_hz, options=options)
+
+
+def packed(
+    pcm: Samples,
+    container: str,
+    codec: str,
+    *,
+    rate_hz: int,
+    options: dict[str, str] | None = None,
+) -> bytes:
+    """(n, channels) at a rate -> a file."""
+    layout = "mono" if pcm.shape[1] == 1 else "stereo"
     # A real file: some muxers read back what they wrote.
     with (
         tempfile.NamedTemporaryFile() as out,
@@ -57,7 +70,6 @@ def encoded(
     ):
         stream = muxer.add_stream(codec, rate=rate_hz, layout=layout)
         assert isinstance(stream, AudioStream)
-        pcm = resampled(samples, rate_hz, channels=channels)
         for start in range(0, len(pcm), rate_hz // 10):
             frame = _frame(pcm[start : start + rate_hz // 10], rate_hz)
             frame.pts = start

@@ -19,10 +19,11 @@ from services.gateway.decoder import (
     EmptyAudioError,
     Encoding,
     RawFormat,
+    count_channels,
     open_decoder,
 )
 from services.gateway.sniff import id3_bytes
-from tests.gateway.encode import Samples, encoded, offline, resampled, speech
+from tests.gateway.encode import Samples, encoded, offline, packed, resampled, speech
 
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 INDEX_FIRST = {"movflags": "faststart"}
@@ -148,10 +149,46 @@ async def test_telephone_codes_decode_as_ffmpeg_decodes_them(
     assert np.array_equal(await decoded(codes, RawFormat(encoding, 16000, 1)), expected)
 
 
+def wav_header(length: int, *, code: int = 1, bits: int = 16, rate_hz: int = 16000) -> bytes:
+    width = bits // 8
+    fmt = struct.pack("<HHIIHH", code, 1, rate_hz, rate_hz * width, width, bits)
+    return (
+        b"RIFF"
+        + struct.pack("<I", min(length + 36, 0xFFFFFFFF))
+        + (b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", length))
+    )
+
+
 async def test_channels_are_averaged() -> None:
     stereo = np.array([[100, 300], [-32768, 32767], [32767, 32767]], "<i2")
     got = await decoded(stereo.tobytes(), RawFormat("linear16", 16000, 2), sizes=(3,))
     assert got.tolist() == [200, 0, 32767]
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("wav", "pcm_s16le"), ("flac", "flac"), ("webm", "libopus"), ("mp4", "aac")],
+)
+async def test_channels_that_stay_apart_are_not_mixed(container: str, codec: str) -> None:
+    tone = np.sin(np.arange(2 * 48000) * 2 * np.pi * 440 / 48000)[:, np.newaxis]
+    file = packed((tone * [4000, 2000]).astype(np.int16), container, codec, rate_hz=48000)
+    counted = await count_channels(
+        ContainerFormat(), io.BytesIO(file), max_duration_s=10, max_spool_bytes=1 << 20
+    )
+    assert counted == 2
+    got = (await decoded(file, ContainerFormat(apart=True))).reshape(-1, 2)
+    assert len(got) == pytest.approx(2 * 16000, abs=1500)
+    assert np.abs(got[8000:24000]).max(axis=0) == pytest.approx([4000, 2000], rel=0.1)
+    with pytest.raises(StreamTooLongError):
+        await decoded(file, ContainerFormat(apart=True), max_duration_s=1.5)
+
+
+@pytest.mark.parametrize("data", [b"", b"no audio" * 100, wav_header(0)])
+async def test_what_is_no_audio_has_no_channels(data: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        await count_channels(
+            ContainerFormat(), io.BytesIO(data), max_duration_s=10, max_spool_bytes=1 << 20
+        )
 
 
 async def test_values_that_are_no_numbers_do_not_spread() -> None:
@@ -233,16 +270,6 @@ async def test_a_hint_lets_the_first_frame_be_further_away() -> None:
     with pytest.raises(InvalidRequestError):
         await decoded(data)
     assert len(await decoded(data, ContainerFormat("audio/mpeg"))) > 30000
-
-
-def wav_header(length: int, *, code: int = 1, bits: int = 16, rate_hz: int = 16000) -> bytes:
-    width = bits // 8
-    fmt = struct.pack("<HHIIHH", code, 1, rate_hz, rate_hz * width, width, bits)
-    return (
-        b"RIFF"
-        + struct.pack("<I", min(length + 36, 0xFFFFFFFF))
-        + (b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", length))
-    )
 
 
 @pytest.mark.parametrize("length", [0, 0x7FFFFFFF, 0xFFFFFFFF, 0xFFFFFF00])

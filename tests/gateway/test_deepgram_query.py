@@ -92,7 +92,7 @@ def test_a_query_of_a_recording_is_understood(query: str, understood: dict[str, 
 
 def test_what_a_recording_does_not_get_is_known() -> None:
     read = wish("summarize=v2&sentiment=true&topics=false&multichannel=true", live=False)
-    assert [name for name, _ in read.warnings] == ["sentiment", "summarize", "multichannel"]
+    assert [name for name, _ in read.warnings] == ["sentiment", "summarize"]
 
 
 def test_the_language_of_the_gateway_is_meant_where_none_is_named() -> None:

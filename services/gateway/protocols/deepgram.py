@@ -1,7 +1,7 @@
 """Deepgram's API: ``/v1/listen``, live over a WebSocket and for recordings over HTTP."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from starlette.requests import Request
@@ -18,7 +18,12 @@ from services.gateway.protocols.deepgram_query import Wish, read_wish
 from services.gateway.protocols.deepgram_recording import Heard, results, warnings
 from services.gateway.protocols.deepgram_words import Body
 from services.gateway.protocols.http_errors import answering
-from services.gateway.protocols.recordings import UndecodableError, language_of, transcribe
+from services.gateway.protocols.recordings import (
+    UndecodableError,
+    language_of,
+    transcribe,
+    transcribe_apart,
+)
 from services.gateway.session import Pace, SessionConfig
 from services.gateway.uploads import receive_file
 
@@ -65,21 +70,33 @@ async def _listen(gateway: Gateway, request: Request) -> Response:
             pace=Pace.FILE,
             hotwords=wish.hotwords,
         )
+        about = (gateway, request, config, wish.audio_format, file)
         try:
-            session = await transcribe(gateway, request, config, wish.audio_format, file)
+            if wish.multichannel:
+                sessions = await transcribe_apart(*about)
+            else:
+                sessions = [await transcribe(*about)]
         except UndecodableError:
             message = "failed to process audio: corrupt or unsupported data"
             raise InvalidRequestError(message) from None
-    said = session.transcript
-    heard = Heard(said.words, language_of(session, info), said.language_probability)
+    heard = [
+        Heard(
+            session.transcript.words,
+            language_of(session, info),
+            session.transcript.language_probability,
+        )
+        for session in sessions
+    ]
     metadata = deepgram_metadata.Request(request.state.request_id, info, wish.extra).metadata(
-        sha256=sha256, num_samples=said.received_sample, channels=1
+        sha256=sha256,
+        num_samples=max(session.transcript.received_sample for session in sessions),
+        channels=len(sessions),
     )
     # An hour of words takes a while to lay out.
     return await asyncio.to_thread(_response, heard, wish, metadata)
 
 
-def _response(heard: Heard, wish: Wish, metadata: Body) -> Response:
+def _response(heard: Sequence[Heard], wish: Wish, metadata: Body) -> Response:
     if told := warnings(wish):
         metadata["warnings"] = told
     return JSONResponse({"metadata": metadata, "results": results(heard, wish)})

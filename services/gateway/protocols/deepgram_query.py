@@ -68,8 +68,10 @@ class Wish:
     language_code: str
     """Empty: detect it."""
     audio_format: AudioFormat
+    multichannel: bool
+    """Whether channels are transcribed apart."""
     lanes: int
-    """How many channels are transcribed apart."""
+    """How many lanes a stream has; how many a recording has shows when it has come."""
     interim_results: bool
     endpointing_samples: int | None
     """Silence after speech that ends an utterance; None: none does."""
@@ -121,6 +123,7 @@ def read_wish(
         model=_model(_text(query, "model"), models),
         language_code="" if detect else _language(_text(query, "language"), language),
         audio_format=audio_format,
+        multichannel=_flag(query, "multichannel"),
         lanes=lanes,
         interim_results=_flag(query, "interim_results"),
         endpointing_samples=_endpointing(query),
@@ -204,14 +207,11 @@ def _hotwords(query: QueryParams) -> tuple[str, ...]:
 
 
 def _warnings(query: QueryParams) -> list[tuple[str, str]]:
-    found = [
+    return [
         (name, "is not supported, and changes nothing")
         for name in sorted(_UNHEEDED)
         if any(value.lower() not in _FALSE for value in query.getlist(name))
     ]
-    if _flag(query, "multichannel"):
-        found.append(("multichannel", "channels of recordings are transcribed together"))
-    return found
 
 
 def _text(query: QueryParams, name: str) -> str:
