@@ -1,12 +1,19 @@
 """Takes in uploads as they arrive: files to disk, the fields of a form to memory."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from tempfile import SpooledTemporaryFile
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
@@ -14,6 +21,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from services.common.errors import ClientLeftError, InvalidRequestError, StreamTooLongError
+
+Write: TypeAlias = Callable[[bytes], Awaitable[None]]
+"""Takes the next bytes of a file."""
 
 _MAX_FILES = 8
 _MAX_FIELDS = 100
@@ -110,15 +120,44 @@ async def receive_file(
 
     """
     _check_declared(request, max_bytes)
-    digest = sha256()
-    with SpooledTemporaryFile[bytes](max_size=_MEMORY_BYTES) as spooled:
-        file = UploadFile(cast("BinaryIO", spooled))
+
+    async def receive(write: Write) -> None:
         try:
-            async for data in _body(request, max_bytes):
-                digest.update(data)
-                await file.write(data)
+            async for data in request.stream():
+                await write(data)
         except ClientDisconnect:
             raise ClientLeftError from None
+        request.state.body_pending = False
+
+    async with keep_file(receive, max_bytes=max_bytes) as kept:
+        yield kept
+
+
+@asynccontextmanager
+async def keep_file(
+    fill: Callable[[Write], Awaitable[None]], *, max_bytes: int
+) -> AsyncIterator[tuple[UploadFile, str]]:
+    """Keep a file that is written bit by bit, and its SHA-256; it is gone with the context.
+
+    Raises:
+        UploadTooLargeError: It is larger than allowed.
+
+    Besides, it raises what ``fill`` does.
+
+    """
+    digest, size = sha256(), 0
+    with SpooledTemporaryFile[bytes](max_size=_MEMORY_BYTES) as spooled:
+        file = UploadFile(cast("BinaryIO", spooled))
+
+        async def write(data: bytes) -> None:
+            nonlocal size
+            size += len(data)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+            digest.update(data)
+            await file.write(data)
+
+        await fill(write)
         await file.seek(0)
         yield file, digest.hexdigest()
 

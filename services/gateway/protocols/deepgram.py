@@ -1,15 +1,18 @@
 """Deepgram's API: ``/v1/listen``, live over a WebSocket and for recordings over HTTP."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from services.common.errors import InvalidRequestError
+from services.gateway.fetch import fetch
 from services.gateway.gateway import Gateway
 from services.gateway.protocols import deepgram_live, deepgram_metadata
 from services.gateway.protocols.deepgram_errors import FAMILY
@@ -23,9 +26,10 @@ from services.gateway.protocols.recordings import (
     language_of,
     transcribe,
     transcribe_apart,
+    unless_left,
 )
 from services.gateway.session import Pace, SessionConfig
-from services.gateway.uploads import receive_file
+from services.gateway.uploads import Write, keep_file, receive_file, receive_object
 
 _Serve = Callable[[Gateway, Request], Awaitable[Response]]
 
@@ -56,10 +60,7 @@ async def _listen(gateway: Gateway, request: Request) -> Response:
         models=[info.name for info in gateway.models()],
         language=gateway.settings.language,
     )
-    if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
-        raise InvalidRequestError("recordings are not fetched from URLs: send the bytes")
-    limit = gateway.settings.max_upload_bytes
-    async with receive_file(request, max_bytes=limit) as (file, sha256):
+    async with _recording(gateway, request) as (file, sha256):
         _, info = gateway.pools.choose(wish.model)
         config = SessionConfig(
             session_id=request.state.request_id,
@@ -94,6 +95,27 @@ async def _listen(gateway: Gateway, request: Request) -> Response:
     )
     # An hour of words takes a while to lay out.
     return await asyncio.to_thread(_response, heard, wish, metadata)
+
+
+@asynccontextmanager
+async def _recording(gateway: Gateway, request: Request) -> AsyncIterator[tuple[UploadFile, str]]:
+    """What the client sends, or what is there where it says."""
+    limit = gateway.settings.max_upload_bytes
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        async with receive_file(request, max_bytes=limit) as received:
+            yield received
+        return
+    if not gateway.fetch_hosts:
+        raise InvalidRequestError("recordings are not fetched from URLs: send the bytes")
+    url = (await receive_object(request)).get("url")
+    if not isinstance(url, str):
+        raise InvalidRequestError("url: is missing, or no text")
+
+    async def fill(write: Write) -> None:
+        await unless_left(request, fetch(url, gateway.fetch_hosts, write))
+
+    async with keep_file(fill, max_bytes=limit) as fetched:
+        yield fetched
 
 
 def _response(heard: Sequence[Heard], wish: Wish, metadata: Body) -> Response:

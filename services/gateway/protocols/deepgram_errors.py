@@ -4,6 +4,7 @@
 |---|---|---|
 | ``RefusedError`` | 400 | its own |
 | ``NotJsonError`` | 400 | INVALID_JSON |
+| ``FetchError`` | 400 | REMOTE_CONTENT_ERROR |
 | ``InvalidRequestError``, ``NotFoundError`` | 400 | Bad Request |
 | ``UnauthenticatedError`` | 401 | INVALID_AUTH |
 | ``StreamTooLongError`` | 413 | PAYLOAD_TOO_LARGE |
@@ -25,6 +26,7 @@ from services.common.errors import (
     StreamTooLongError,
     UnauthenticatedError,
 )
+from services.gateway.fetch_hosts import FetchError
 from services.gateway.protocols.http_errors import RETRY_SOON, Family, RefusedError
 from services.gateway.refusals import deepgram_body, deepgram_headers
 from services.gateway.uploads import NotJsonError
@@ -63,6 +65,8 @@ def problem_of(error: Exception, request_id: str) -> Problem:
             return Problem(400, error.code_name or "Bad Request", message, request_id)
         case NotJsonError():
             return Problem(400, "INVALID_JSON", message, request_id)
+        case FetchError():
+            return Problem(400, "REMOTE_CONTENT_ERROR", message, request_id)
         case InvalidRequestError() | NotFoundError():
             return Problem(400, "Bad Request", f"Bad Request: {message}", request_id)
         case UnauthenticatedError():

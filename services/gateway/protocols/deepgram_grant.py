@@ -28,10 +28,12 @@ async def grant(gateway: Gateway, request: Request) -> Response:
 
 
 def _ttl_s(asked: object) -> float:
-    if asked is None:
-        return _DEFAULT_S
-    number = isinstance(asked, int | float) and not isinstance(asked, bool)
-    if number and _SHORTEST_S <= (ttl_s := float(asked)) <= _LONGEST_S:
-        return ttl_s
+    match asked:
+        case None:
+            return _DEFAULT_S
+        case bool():
+            pass
+        case int() | float() if _SHORTEST_S <= asked <= _LONGEST_S:
+            return float(asked)
     allowed = f"{_SHORTEST_S:g} to {_LONGEST_S:g}"
     raise RefusedError(f"ttl_seconds: is no number within {allowed}", param="ttl_seconds")
