@@ -1,18 +1,21 @@
-"""Containers -> 16 kHz mono s16 while they arrive: a thread between two bounded pipes."""
+"""Containers and packets -> 16 kHz s16 while they arrive: a thread between two bounded pipes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from services.common.timeline import SAMPLE_RATE_HZ
-from services.gateway.audio_input import ContainerFormat, Decoder
+from services.gateway import container, packets
+from services.gateway.audio_input import ContainerFormat, Decoder, PacketFormat
 from services.gateway.byte_source import ReadNext
-from services.gateway.container import channels_of, decode
 from services.gateway.pipe import AbandonedError, Pipe
 from services.gateway.resampler import Limits
+
+Decode: TypeAlias = Callable[[ReadNext], Iterator[bytes]]
+"""Turns bytes as they are read into blocks of samples, on the thread that calls it."""
 
 _PENDING_INPUT_BYTES = 1 << 18
 """Input that may wait: a minute of Opus, so that a burst does not stop the client at once."""
@@ -23,19 +26,22 @@ _STOP_S = 5.0
 """How long the thread may take to notice that nobody waits for it; it looks at every read."""
 
 
-@asynccontextmanager
-async def open_container(
+def open_container(
     audio_format: ContainerFormat, *, max_duration_s: float, max_spool_bytes: int
-) -> AsyncIterator[Decoder]:
+) -> AbstractAsyncContextManager[Decoder]:
     """See ``open_decoder``."""
     limits = Limits(max_duration_s, max_spool_bytes)
-    decoder = _ContainerDecoder(
-        partial(decode, limits=limits, hint=audio_format.hint, apart=audio_format.apart)
+    return _decoding(
+        partial(container.decode, limits=limits, hint=audio_format.hint, apart=audio_format.apart)
     )
-    try:
-        yield decoder
-    finally:
-        await decoder.stop()
+
+
+def open_packets(
+    audio_format: PacketFormat, *, max_duration_s: float
+) -> AbstractAsyncContextManager[Decoder]:
+    """See ``open_decoder``."""
+    limits = Limits(max_duration_s, 0)
+    return _decoding(partial(packets.decode, audio_format=audio_format, limits=limits))
 
 
 async def count_channels(
@@ -53,7 +59,7 @@ async def count_channels(
     def count() -> int:
         file.seek(0)
         try:
-            return channels_of(
+            return container.channels_of(
                 lambda: file.read(_READ_BYTES) or None, limits, hint=audio_format.hint
             )
         finally:
@@ -62,15 +68,24 @@ async def count_channels(
     return await asyncio.to_thread(count)
 
 
-class _ContainerDecoder:
-    def __init__(self, decode: Callable[[ReadNext], Iterator[bytes]]) -> None:
+@asynccontextmanager
+async def _decoding(decode: Decode) -> AsyncIterator[Decoder]:
+    decoder = _ThreadDecoder(decode)
+    try:
+        yield decoder
+    finally:
+        await decoder.stop()
+
+
+class _ThreadDecoder:
+    def __init__(self, decode: Decode) -> None:
         self._input = Pipe(_PENDING_INPUT_BYTES)
         self._output = Pipe(_PENDING_OUTPUT_BYTES)
         # A thread of its own: in a pool shared by all, live streams would take every place.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gateway.decode")
         self._done = asyncio.get_running_loop().run_in_executor(self._thread, self._run, decode)
 
-    def _run(self, decode: Callable[[ReadNext], Iterator[bytes]]) -> None:
+    def _run(self, decode: Decode) -> None:
         try:
             for block in decode(self._read_next):
                 self._output.put_blocking(block)

@@ -79,6 +79,24 @@ def packed(
         return Path(out.name).read_bytes()
 
 
+def packets(
+    samples: Samples, codec: str, *, rate_hz: int = 48000, channels: int = 1
+) -> list[bytes]:
+    """16 kHz mono -> packets without a container."""
+    encoder = av.CodecContext.create(codec, "w")
+    assert isinstance(encoder, av.AudioCodecContext)
+    encoder.sample_rate = rate_hz
+    encoder.layout = "mono" if channels == 1 else "stereo"
+    encoder.format = av.AudioFormat("s16")
+    if codec == "libopencore_amrnb":
+        encoder.bit_rate = 12_200
+    encoder.open()
+    pcm = resampled(samples, rate_hz, channels=channels)
+    size = encoder.frame_size
+    frames = [_frame(pcm[i : i + size], rate_hz) for i in range(0, len(pcm) - size + 1, size)]
+    return [bytes(packet) for frame in [*frames, None] for packet in encoder.encode(frame)]
+
+
 def _frame(pcm: Samples, rate_hz: int) -> AudioFrame:
     frame = AudioFrame.from_ndarray(
         np.ascontiguousarray(pcm).reshape(1, -1),

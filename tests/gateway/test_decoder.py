@@ -18,12 +18,14 @@ from services.gateway.decoder import (
     ContainerFormat,
     EmptyAudioError,
     Encoding,
+    PacketCodec,
+    PacketFormat,
     RawFormat,
     count_channels,
     open_decoder,
 )
 from services.gateway.sniff import id3_bytes
-from tests.gateway.encode import Samples, encoded, offline, packed, resampled, speech
+from tests.gateway.encode import Samples, encoded, offline, packed, packets, resampled, speech
 
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 INDEX_FIRST = {"movflags": "faststart"}
@@ -189,6 +191,35 @@ async def test_what_is_no_audio_has_no_channels(data: bytes) -> None:
         await count_channels(
             ContainerFormat(), io.BytesIO(data), max_duration_s=10, max_spool_bytes=1 << 20
         )
+
+
+@pytest.mark.parametrize(
+    ("codec", "encoder", "rate_hz"),
+    [("opus", "libopus", 48000), ("amr-nb", "libopencore_amrnb", 8000)],
+)
+async def test_packets_sound_as_their_samples_did(
+    codec: PacketCodec, encoder: str, rate_hz: int
+) -> None:
+    tone = (8000 * np.sin(np.arange(16000) * 2 * np.pi * 440 / 16000)).astype(np.int16)
+    async with open_decoder(PacketFormat(codec, rate_hz), max_duration_s=2) as decoder:
+        for packet in packets(tone, encoder, rate_hz=rate_hz):
+            await decoder.write(packet)
+        decoder.close()
+        blocks = [np.frombuffer(block, np.int16) async for block in decoder.blocks()]
+    got = np.concatenate(blocks)
+    assert len(got) == pytest.approx(16000, abs=640)
+    spectrum = np.abs(np.fft.rfft(got[4000:12000]))
+    assert spectrum.argmax() * 2 == pytest.approx(440, abs=4)
+    assert np.abs(got[4000:12000]).max() == pytest.approx(8000, rel=0.3)
+
+
+async def test_packets_are_no_longer_than_allowed() -> None:
+    async with open_decoder(PacketFormat("g729", 8000), max_duration_s=1) as decoder:
+        for _ in range(30):
+            await decoder.write(bytes(100))
+        decoder.close()
+        with pytest.raises(StreamTooLongError):
+            assert sum([len(block) async for block in decoder.blocks()]) == 32_000
 
 
 async def test_values_that_are_no_numbers_do_not_spread() -> None:

@@ -30,6 +30,7 @@ from services.gateway.protocols.deepgram_frames import (
     read_text,
 )
 from services.gateway.session import SessionConfig
+from tests.gateway.encode import encoded, packets
 from tests.gateway.fakes import RATE
 from tests.gateway.listening import (
     CLOSE_STREAM,
@@ -301,6 +302,68 @@ async def test_raw_samples_of_every_kind(
     assert client.text == "w0"
     assert client.messages[-1]["duration"] == pytest.approx(2, abs=0.01)
     assert client.messages[-1]["channels"] == 1
+
+
+SECOND = np.zeros(RATE, np.int16)
+TWO_SECONDS = np.zeros(2 * RATE, np.int16)
+
+
+@pytest.mark.parametrize(
+    ("query", "messages"),
+    [
+        ("encoding=opus", packets(SECOND, "libopus") * 2),
+        ("encoding=opus&sample_rate=16000", packets(SECOND, "libopus", rate_hz=16000) * 2),
+        ("encoding=opus&sample_rate=48000&channels=2", packets(SECOND, "libopus", channels=2) * 2),
+        (
+            "encoding=opus&sample_rate=48000",
+            [encoded(TWO_SECONDS, "ogg", "libopus")],
+        ),
+        ("encoding=opus", [encoded(TWO_SECONDS, "webm", "libopus")]),
+        ("encoding=amr-nb", packets(SECOND, "libopencore_amrnb", rate_hz=8000) * 2),
+        ("encoding=amr-nb", [b"".join(packets(SECOND, "libopencore_amrnb", rate_hz=8000))] * 2),
+        ("encoding=amr-nb", [b"#!AMR\n", *packets(SECOND, "libopencore_amrnb", rate_hz=8000) * 2]),
+        ("encoding=amr-wb", [b"\x44" + bytes(60)] * 100),
+        ("encoding=g729&sample_rate=8000", [bytes(10)] * 200),
+        ("encoding=g729", [bytes(160)] * 13),
+    ],
+)
+async def test_packets_are_taken_one_by_one(query: str, messages: list[bytes]) -> None:
+    async with mesh_at_port(0.5) as (_, port), listener(port, query) as client:
+        for message in messages:
+            await client.socket.send(message)
+        await client.finish()
+    assert client.text == "w0"
+    assert client.messages[-1]["duration"] == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "bad"),
+    [
+        ("opus", b"\xff" * 50),
+        ("opus", bytes(9000)),
+        ("speex&sample_rate=8000", b"\xff" * 50),
+        ("g729", bytes(7)),
+        ("amr-nb", b"\xff" * 30),
+    ],
+)
+async def test_a_packet_that_is_none_closes_its_stream_alone(encoding: str, bad: bytes) -> None:
+    """W23, in packets."""
+    good = packets(SECOND, "libopus")
+    async with mesh_at_port(0.5) as (_, port), listener(port, "encoding=opus") as other:
+        async with listener(port, f"encoding={encoding}") as client:
+            await client.socket.send(bad)
+            code, reason = await client.closed()
+        assert (code, reason.partition(":")[0]) == (1008, "DATA-0000")
+        for packet in good:
+            await other.socket.send(packet)
+        await other.finish()
+    assert other.text == "w0"
+
+
+async def test_a_stream_of_no_packets_is_metadata() -> None:
+    async with mesh_at_port() as (_, port), listener(port, "encoding=opus") as client:
+        (metadata,) = await client.finish()
+    assert (metadata["type"], metadata["duration"]) == ("Metadata", 0.0)
 
 
 async def test_channels_are_lanes_of_their_own() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.datastructures import QueryParams
 
-from services.gateway.decoder import ContainerFormat, RawFormat
+from services.gateway.decoder import ContainerFormat, PacketFormat, RawFormat
 from services.gateway.protocols.deepgram_query import Wish, read_wish
 from services.gateway.protocols.http_errors import RefusedError
 
@@ -55,6 +55,11 @@ def wish(query: str, *, live: bool = True, language: str = "") -> Wish:
         ("encoding=linear16&sample_rate=8000", {"audio_format": RawFormat("linear16", 8000)}),
         ("encoding=linear32&sample_rate=48000", {"audio_format": RawFormat("float32", 48000)}),
         ("encoding=MULAW&sample_rate=8000.0", {"audio_format": RawFormat("mulaw", 8000)}),
+        ("encoding=opus&sample_rate=16000", {"audio_format": PacketFormat("opus", 48000)}),
+        ("encoding=opus", {"audio_format": PacketFormat("opus", 48000)}),
+        ("encoding=speex&sample_rate=16000", {"audio_format": PacketFormat("speex", 16000)}),
+        ("encoding=g729&sample_rate=8000", {"audio_format": PacketFormat("g729", 8000)}),
+        ("encoding=amr-wb", {"audio_format": PacketFormat("amr-wb", 16000)}),
         ("encoding=ogg-opus&sample_rate=48000", {"audio_format": ContainerFormat("ogg-opus")}),
         ("sample_rate=48000&channels=2&multichannel=true", {"lanes": 1}),
         (
@@ -90,6 +95,11 @@ def test_a_query_of_a_recording_is_understood(query: str, understood: dict[str, 
     assert {name: read[name] for name in understood} == understood
 
 
+@pytest.mark.parametrize("codec", ["opus", "speex", "g729", "amr-nb", "amr-wb"])
+def test_a_recording_comes_in_a_container_and_not_in_packets(codec: str) -> None:
+    assert wish(f"encoding={codec}", live=False).audio_format == ContainerFormat(codec)
+
+
 def test_what_a_recording_does_not_get_is_known() -> None:
     read = wish("summarize=v2&sentiment=true&topics=false&multichannel=true", live=False)
     assert [name for name, _ in read.warnings] == ["sentiment", "summarize"]
@@ -104,7 +114,8 @@ def test_the_language_of_the_gateway_is_meant_where_none_is_named() -> None:
     ("query", "param"),
     [
         ("encoding=banana", "encoding"),
-        ("encoding=g729&sample_rate=8000", "encoding"),
+        ("encoding=g729&sample_rate=16000", "sample_rate"),
+        ("encoding=speex", "sample_rate"),
         ("encoding=linear16", "sample_rate"),
         ("encoding=linear16&sample_rate=fast", "sample_rate"),
         ("encoding=linear16&sample_rate=16000.5", "sample_rate"),

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from services.common.errors import InvalidRequestError
+from services.gateway.decoder import PacketFormat
 from services.gateway.fetch import fetch
 from services.gateway.gateway import Gateway
 from services.gateway.protocols import deepgram_live, deepgram_metadata
@@ -71,6 +72,7 @@ async def _listen(gateway: Gateway, request: Request) -> Response:
             pace=Pace.FILE,
             hotwords=wish.hotwords,
         )
+        assert not isinstance(wish.audio_format, PacketFormat), "only streams come in packets"
         about = (gateway, request, config, wish.audio_format, file)
         try:
             if wish.multichannel:

@@ -24,7 +24,15 @@ from starlette.datastructures import QueryParams
 
 from services.common.errors import InvalidRequestError
 from services.common.timeline import samples
-from services.gateway.decoder import AudioFormat, ContainerFormat, Encoding, RawFormat
+from services.gateway.audio_input import PACKET_RATES_HZ
+from services.gateway.decoder import (
+    AudioFormat,
+    ContainerFormat,
+    Encoding,
+    PacketCodec,
+    PacketFormat,
+    RawFormat,
+)
 from services.gateway.languages import language_code
 from services.gateway.protocols.http_errors import RefusedError
 
@@ -38,7 +46,10 @@ _RAW: dict[str, Encoding] = {
     "mulaw": "mulaw",
     "alaw": "alaw",
 }
-_CONTAINED = frozenset({"flac", "opus", "ogg-opus", "webm-opus", "amr-nb", "amr-wb"})
+_PACKETS: dict[str, PacketCodec] = {codec: codec for codec in PACKET_RATES_HZ}
+"""Encodings that streams bring in packets, unless they bring a container after all. Of a recording
+nobody could tell where a packet ends."""
+_CONTAINED = frozenset({"flac", "ogg-opus", "webm-opus"})
 """Encodings that are taken in a container alone."""
 _VENDOR_MODEL = re.compile(
     r"(nova|enhanced|base|whisper|general|meeting|phonecall|voicemail|finance|conversationalai"
@@ -164,10 +175,12 @@ def _detects(query: QueryParams) -> bool:
 
 def _audio(query: QueryParams, *, live: bool) -> tuple[AudioFormat, int]:
     encoding = _text(query, "encoding").lower()
-    if not encoding or encoding in _CONTAINED:
+    if encoding in _PACKETS and live:
+        return _packets(query, _PACKETS[encoding]), 1
+    if not encoding or encoding in _PACKETS or encoding in _CONTAINED:
         return ContainerFormat(encoding), 1
     if encoding not in _RAW:
-        known = ", ".join((*_RAW, *sorted(_CONTAINED)))
+        known = ", ".join((*_RAW, *_PACKETS, *sorted(_CONTAINED)))
         raise _refused("encoding", f"{encoding!r} is not one of: {known}")
     rate_hz, channels = _whole(query, "sample_rate", 0), _whole(query, "channels", 1)
     if not rate_hz:
@@ -175,6 +188,19 @@ def _audio(query: QueryParams, *, live: bool) -> tuple[AudioFormat, int]:
     lanes = channels if live and _flag(query, "multichannel") else 1
     try:
         return RawFormat(_RAW[encoding], rate_hz, channels), lanes
+    except InvalidRequestError as error:
+        raise _refused("sample_rate", str(error)) from None
+
+
+def _packets(query: QueryParams, codec: PacketCodec) -> PacketFormat:
+    rates_hz = PACKET_RATES_HZ[codec]
+    if codec == "opus":  # which decodes the same, whatever it was made from
+        return PacketFormat(codec, rates_hz[0])
+    rate_hz = _whole(query, "sample_rate", rates_hz[0] if len(rates_hz) == 1 else 0)
+    if not rate_hz:
+        raise _refused("sample_rate", f"is needed with encoding {codec!r}")
+    try:
+        return PacketFormat(codec, rate_hz)
     except InvalidRequestError as error:
         raise _refused("sample_rate", str(error)) from None
 

@@ -18,8 +18,8 @@ from services.common.errors import (
 )
 from services.common.timeline import SAMPLE_RATE_HZ
 from services.gateway.decoder import (
-    AudioFormat,
     Decoder,
+    FileFormat,
     RawFormat,
     check_channels,
     count_channels,
@@ -52,7 +52,7 @@ async def transcribe(
     gateway: Gateway,
     request: Request,
     config: SessionConfig,
-    audio_format: AudioFormat,
+    audio_format: FileFormat,
     recording: Recording,
 ) -> Session:
     """Transcribe a recording; the session is over then.
@@ -73,7 +73,7 @@ async def transcribe_apart(
     gateway: Gateway,
     request: Request,
     config: SessionConfig,
-    audio_format: AudioFormat,
+    audio_format: FileFormat,
     file: UploadFile,
 ) -> list[Session]:
     """Transcribe each channel of a recording in a session of its own; they are over then.
@@ -137,7 +137,7 @@ async def left(receive: Receive) -> None:
 
 
 async def run(
-    gateway: Gateway, session: Session, audio_format: AudioFormat, recording: Recording
+    gateway: Gateway, session: Session, audio_format: FileFormat, recording: Recording
 ) -> None:
     """Run a session over a recording.
 
@@ -154,7 +154,7 @@ async def run(
                 await _hear(session, decoder)
 
 
-async def _count_channels(gateway: Gateway, audio_format: AudioFormat, file: UploadFile) -> int:
+async def _count_channels(gateway: Gateway, audio_format: FileFormat, file: UploadFile) -> int:
     if isinstance(audio_format, RawFormat):
         return audio_format.channels
     settings = gateway.settings
@@ -170,7 +170,7 @@ async def _count_channels(gateway: Gateway, audio_format: AudioFormat, file: Upl
 
 
 async def _run_apart(
-    gateway: Gateway, sessions: Sequence[Session], audio_format: AudioFormat, file: UploadFile
+    gateway: Gateway, sessions: Sequence[Session], audio_format: FileFormat, file: UploadFile
 ) -> None:
     async with AsyncExitStack() as resources, asyncio.TaskGroup() as tasks:
         if isinstance(audio_format, RawFormat):
@@ -190,7 +190,7 @@ async def _run_apart(
             tasks.create_task(_hear(session, lane), name="recording.session")
 
 
-def _opened(gateway: Gateway, audio_format: AudioFormat) -> AbstractAsyncContextManager[Decoder]:
+def _opened(gateway: Gateway, audio_format: FileFormat) -> AbstractAsyncContextManager[Decoder]:
     settings = gateway.settings
     return open_decoder(
         audio_format,
