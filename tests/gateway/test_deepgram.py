@@ -418,6 +418,18 @@ async def test_languages_are_told_where_several_are_asked_for() -> None:
     assert told["channel"]["alternatives"][0]["words"][0]["language"] == "fr"
 
 
+async def test_a_stream_is_written_and_searched_as_it_is_asked_for() -> None:
+    query = f"{RAW}&replace=w0:Vladimir&search=w1"
+    async with mesh_at_port(0.5, 1.5) as (_, port), listener(port, query) as client:
+        await client.say(3)
+        await client.finish()
+    assert client.text == "Vladimir w1"
+    searched = [final["channel"]["search"] for final in client.finals]
+    assert all(told["query"] == "w1" for (told,) in searched)
+    hits = [hit for (told,) in searched for hit in told["hits"]]
+    assert hits == [{"confidence": 1.0, "start": 1.5, "end": 1.9, "snippet": "w1"}]
+
+
 async def test_hotwords_and_language_reach_the_recogniser() -> None:
     query = f"{RAW}&language=fr-CA&keyterm=Pozzo&keywords=Lucky:2"
     async with mesh_at_port() as (mesh, port), listener(port, query) as client:

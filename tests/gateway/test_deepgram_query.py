@@ -8,6 +8,7 @@ from starlette.datastructures import QueryParams
 
 from services.gateway.decoder import ContainerFormat, PacketFormat, RawFormat
 from services.gateway.protocols.deepgram_query import Wish, read_wish
+from services.gateway.protocols.deepgram_words import Replacement
 from services.gateway.protocols.http_errors import RefusedError
 
 MS = 16
@@ -71,11 +72,20 @@ def wish(query: str, *, live: bool = True, language: str = "") -> Wish:
             "no_delay=x&tier=y&foo=bar&version=latest&diarize_version=3",
             {"model": ""},
         ),
-        ("search=x&replace=a:b&tag=a&tag=b&mip_opt_out=true&dictation=maybe", {"model": ""}),
+        ("tag=a&tag=b&mip_opt_out=true&dictation=maybe", {"model": ""}),
+        ("search=x+y&search=z&search=", {"queries": ("x y", "z")}),
+        (
+            "replace=Ape+X,:b:c&replace=a:&replace=None",
+            {"replacements": [Replacement(("ape", "x"), "b:c"), Replacement(("a",), "")]},
+        ),
     ],
 )
 def test_a_live_query_is_understood(query: str, understood: dict[str, Any]) -> None:
-    read = asdict(wish(query)) | {"audio_format": wish(query).audio_format}
+    asked = wish(query)
+    read = asdict(asked) | {
+        "audio_format": asked.audio_format,
+        "replacements": list(asked.replacements),
+    }
     assert {name: read[name] for name in understood} == understood
 
 
@@ -128,6 +138,11 @@ def test_the_language_of_the_gateway_is_meant_where_none_is_named() -> None:
         ("utterance_end_ms=inf", "utterance_end_ms"),
         ("language=klingon", "language"),
         ("keywords=a:much", "keywords"),
+        ("replace=a", "replace"),
+        ("replace=:b", "replace"),
+        ("replace=...:b", "replace"),
+        ("&".join(f"replace={i}:x" for i in range(201)), "replace"),
+        ("&".join(f"search={i}" for i in range(51)), "search"),
         ("redact=pci", "redact"),
         ("callback=https://example.org", "callback"),
         ("diarize_model=v2", "diarize_model"),

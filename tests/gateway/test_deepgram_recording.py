@@ -248,6 +248,60 @@ def test_paragraphs_are_made_of_sentences() -> None:
         assert "\n\nSentence2." in paragraphs["transcript"]
 
 
+@pytest.mark.parametrize(
+    ("query", "text", "words"),
+    [
+        ("replace=hello:Goodbye", "Goodbye there", ["Goodbye", "there"]),
+        ("replace=hello:Goodbye&punctuate=true", "Goodbye there.", ["Goodbye", "there"]),
+        ("replace=hello+there:Hi+Y'all!&punctuate=true", "Hi Y'all!.", ["Hi Y'all!"]),
+        ("replace=there:&punctuate=true", "Hello", ["hello"]),
+        ("replace=hello:there&replace=there:hello", "there hello", ["there", "hello"]),
+        ("replace=hello:hello+hello", "hello hello there", ["hello hello", "there"]),
+        ("replace=there+how:x", "hello x", ["hello", "x"]),
+        ("replace=hell:x", "hello there", ["hello", "there"]),
+    ],
+)
+def test_what_is_said_is_written_as_it_is_asked_for(
+    query: str, text: str, words: list[str]
+) -> None:
+    body = told(f"{query}&utterances=true&paragraphs=true")
+    (channel,) = body["channels"]
+    (alternative,) = channel["alternatives"]
+    assert alternative["transcript"].startswith(text)
+    assert [word["word"] for word in alternative["words"]][: len(words)] == words
+    assert body["utterances"][0]["transcript"].startswith(text)
+    assert alternative["paragraphs"]["transcript"].strip().startswith(text)
+
+
+def test_one_word_in_place_of_several_lasts_as_long_as_they_did() -> None:
+    query = "replace=hello+there:Hi&punctuate=true"
+    first = told(query)["channels"][0]["alternatives"][0]["words"][0]
+    assert first == {
+        "word": "Hi",
+        "punctuated_word": "Hi.",
+        "start": 0.5,
+        "end": 1.375,
+        "confidence": 1.0,
+    }
+
+
+def test_a_search_tells_where_the_words_were_said() -> None:
+    (channel,) = told("search=How+are&search=sentence1&search=nobody&search=...")["channels"]
+    assert channel["search"] == [
+        {
+            "query": "How are",
+            "hits": [{"confidence": 1.0, "start": 2.5, "end": 3.0, "snippet": "how are"}],
+        },
+        {
+            "query": "sentence1",
+            "hits": [{"confidence": 0.5, "start": 4.25, "end": 4.625, "snippet": "sentence1"}],
+        },
+        {"query": "nobody", "hits": []},
+        {"query": "...", "hits": []},
+    ]
+    assert "search" not in told("")["channels"][0]
+
+
 def test_a_language_that_was_detected_is_told() -> None:
     (channel,) = told("detect_language=true", "jw")["channels"]
     assert (channel["detected_language"], channel["language_confidence"]) == ("jv", 0.75)

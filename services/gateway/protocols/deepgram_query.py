@@ -9,6 +9,7 @@
 | punctuate, smart_format, diarize, detect_entities | words as they are written |
 | filler_words | without it, uh and um are left out of English |
 | keyterm, keywords | hotwords; keywords with a negative intensifier are left out |
+| replace, search | what is written, and where it was said; words, not sounds, are looked for |
 | extra | told again in the metadata |
 | detect_language, utterances, utt_split, paragraphs | recordings |
 | redact, callback | refused: to ignore them would harm |
@@ -34,6 +35,7 @@ from services.gateway.decoder import (
     RawFormat,
 )
 from services.gateway.languages import language_code
+from services.gateway.protocols.deepgram_words import Replacement, Style, phrase
 from services.gateway.protocols.http_errors import RefusedError
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -63,9 +65,11 @@ _REFUSED = {
     "redact": "redaction is not supported, and text that must not be seen would be sent",
     "callback": "callbacks are not supported: the answer comes over this connection",
 }
+_MAX_REPLACEMENTS = 200
+_MAX_QUERIES = 50
 _UNHEEDED = frozenset(
     {"summarize", "sentiment", "topics", "intents", "custom_topic", "custom_intent"}
-    | {"detect_entities", "search", "replace", "diarize", "diarize_model"}
+    | {"detect_entities", "diarize", "diarize_model"}
 )
 """Parameters that change nothing and of which recordings are told so."""
 
@@ -92,6 +96,9 @@ class Wish:
     punctuated: bool
     filler_words: bool
     hotwords: tuple[str, ...]
+    replacements: tuple[Replacement, ...]
+    queries: tuple[str, ...]
+    """What is searched for."""
     extra: Mapping[str, str]
     detect_language: bool
     utterances: bool
@@ -99,6 +106,11 @@ class Wish:
     paragraphs: bool
     warnings: tuple[tuple[str, str], ...]
     """Parameters that are not heeded, and why."""
+
+    @property
+    def style(self) -> Style:
+        """How words are written."""
+        return Style(self.punctuated, self.filler_words, self.tells_languages, self.replacements)
 
     @property
     def tells_languages(self) -> bool:
@@ -143,6 +155,8 @@ def read_wish(
         punctuated=smart or diarize or _flag(query, "punctuate") or _flag(query, "detect_entities"),
         filler_words=_flag(query, "filler_words"),
         hotwords=_hotwords(query),
+        replacements=_replacements(query),
+        queries=_queries(query),
         extra=dict(_pair(value) for value in query.getlist("extra")),
         detect_language=detect,
         utterances=_flag(query, "utterances"),
@@ -230,6 +244,26 @@ def _hotwords(query: QueryParams) -> tuple[str, ...]:
         if wanted:
             terms.append(term.strip())
     return tuple(dict.fromkeys(term for term in terms if term))
+
+
+def _replacements(query: QueryParams) -> tuple[Replacement, ...]:
+    wanted = [text for text in query.getlist("replace") if text.lower() not in _NOTHING]
+    if len(wanted) > _MAX_REPLACEMENTS:
+        raise _refused("replace", f"is limited to {_MAX_REPLACEMENTS} terms")
+    replacements = []
+    for text in wanted:
+        term, colon, written = text.partition(":")
+        if not (colon and (said := phrase(term))):
+            raise _refused("replace", f"{text!r} is no term with its replacement")
+        replacements.append(Replacement(said, written.strip()))
+    return tuple(replacements)
+
+
+def _queries(query: QueryParams) -> tuple[str, ...]:
+    wanted = tuple(text for text in query.getlist("search") if text.lower() not in _NOTHING)
+    if len(wanted) > _MAX_QUERIES:
+        raise _refused("search", f"is limited to {_MAX_QUERIES} terms")
+    return wanted
 
 
 def _warnings(query: QueryParams) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from services.gateway.protocols.deepgram_words import (
     confidence,
     iso_code,
     offset,
+    search,
     spoken,
     transcript,
     word_bodies,
@@ -37,7 +38,7 @@ class Heard:
 
 def results(heard: Sequence[Heard], wish: Wish) -> Body:
     """Everything that the client wants to know of what was said on each channel."""
-    style = Style(wish.punctuated, wish.filler_words, wish.tells_languages)
+    style = wish.style
     body: Body = {"channels": [_channel(channel, wish, style) for channel in heard]}
     if wish.utterances:
         told = [
@@ -51,10 +52,12 @@ def results(heard: Sequence[Heard], wish: Wish) -> Body:
 
 def _channel(heard: Heard, wish: Wish, style: Style) -> Body:
     words = _spoken(heard, style)
-    told = alternative(words, heard.language_code, style)
+    told = alternative(heard.words, heard.language_code, style)
     if wish.paragraphs:
         told["paragraphs"] = _paragraphs(words, style)
     body: Body = {"alternatives": [told]}
+    if wish.queries:
+        body["search"] = search(heard.words, wish.queries, style)
     if wish.detect_language and heard.language_code:
         body["detected_language"] = iso_code(heard.language_code)
         body["language_confidence"] = round(heard.language_probability, 6)
