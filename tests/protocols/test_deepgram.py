@@ -3,14 +3,21 @@
 import asyncio
 import json
 import wave
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 
 from tests.conftest import ServedMesh
+from tests.gateway.fakes import write_keys
 from tests.mesh.asr import BYTES_PER_S, pcm_of, silence
 from tests.mesh.wording import difference
 from tests.protocols.conftest import Observed, RunClient
@@ -20,7 +27,9 @@ SAID = (
     " it was the age of wisdom, it was the age of foolishness,"
 )
 SPEED = "4"
+KEY = "a-key-of-alice"
 Message = dict[str, Any]
+OwnMesh = Callable[..., AbstractContextManager[ServedMesh]]
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +122,7 @@ async def test_python_7_without_a_word_of_farewell(
 
 
 async def test_python_7_recordings(run_client: RunClient, mesh_tiny: ServedMesh, wav: Path) -> None:
-    """D3, but for URLs, which are refused."""
+    """D3. No host is listed that URLs may lead to: they are refused."""
     observed = await run_client("deepgram-7", "deepgram_rest.py", mesh_tiny.http_url, str(wav))
     by_name = {line["what"]: line for line in observed}
     for name in ("bytes", "generator"):
@@ -132,6 +141,79 @@ async def test_python_7_recordings(run_client: RunClient, mesh_tiny: ServedMesh,
         assert by_name[name]["status"] == 400
         assert {"err_code", "err_msg", "request_id"} <= by_name[name]["body"].keys()
     assert by_name["models"]["answer"]["stt"][0]["name"] == "tiny.en"
+
+
+@pytest.fixture(scope="module")
+def keyed_mesh(wav: Path, own_mesh: OwnMesh) -> Iterator[tuple[ServedMesh, str]]:
+    """A mesh that knows a key and fetches recordings from one host, and that of a recording."""
+    handler = partial(SimpleHTTPRequestHandler, directory=wav.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        host = f"http://127.0.0.1:{server.server_port}"
+        keys_file = write_keys(wav.parent / "keys", {"alice": KEY})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("GATEWAY_KEYS_FILE", str(keys_file))
+            patch.setenv("GATEWAY_FETCH_HOSTS", json.dumps([host]))
+            with own_mesh("tiny.en") as mesh:
+                yield mesh, f"{host}/{wav.name}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def stereo(pcm: Path) -> Path:
+    """The first of the utterances on one channel, the second one on the other."""
+    samples = np.frombuffer(pcm.read_bytes(), "<i2")
+    channels = np.zeros((len(samples), 2), "<i2")
+    cut = round(5.6 * 16_000)
+    channels[:cut, 0], channels[cut:, 1] = samples[:cut], samples[cut:]
+    path = pcm.with_name("stereo.wav")
+    with wave.open(str(path), "wb") as file:
+        file.setparams((2, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(channels.tobytes())
+    return path
+
+
+async def test_python_7_with_a_token(
+    run_client: RunClient, keyed_mesh: tuple[ServedMesh, str], stereo: Path
+) -> None:
+    """D3: URLs and channels, for who has a token."""
+    mesh, recording_url = keyed_mesh
+    observed = await run_client(
+        *("deepgram-7", "deepgram_grant.py", mesh.http_url, KEY, recording_url, str(stereo))
+    )
+    by_name = {line["what"]: line for line in observed}
+    assert by_name["granted"]["class"] == "GrantV1Response"
+    assert by_name["granted"]["answer"]["expires_in"] == 600
+    assert by_name["url"]["class"] == by_name["channels"]["class"] == "ListenV1Response"
+    (fetched,) = by_name["url"]["answer"]["results"]["channels"]
+    assert_heard(fetched["alternatives"][0]["transcript"])
+    answer = by_name["channels"]["answer"]
+    assert answer["metadata"]["channels"] == 2
+    first, second = answer["results"]["channels"]
+    halves = SAID.partition(" it was the age")
+    assert_heard(first["alternatives"][0]["transcript"], halves[0].replace("worst", "best"))
+    assert_heard(second["alternatives"][0]["transcript"], halves[1] + halves[2])
+    assert "Best" in first["alternatives"][0]["transcript"]
+    assert [utterance["channel"] for utterance in answer["results"]["utterances"]] == [0, 1]
+    assert first["search"][0]["hits"] == []
+    (hit,) = second["search"][0]["hits"]
+    assert hit["snippet"] == "age of wisdom"
+    assert 5.6 < hit["start"] < hit["end"] < 9
+    elsewhere, again = by_name["elsewhere"], by_name["granted again"]
+    assert (elsewhere["status"], elsewhere["body"]["err_code"]) == (400, "REMOTE_CONTENT_ERROR")
+    assert (again["status"], again["body"]["err_code"]) == (401, "INVALID_AUTH")
+
+
+async def test_javascript_5_with_a_token(
+    run_client: RunClient, keyed_mesh: tuple[ServedMesh, str], wav: Path
+) -> None:
+    mesh, _ = keyed_mesh
+    granted, recording = await run_client(
+        *("deepgram-js-5", "deepgram_grant.mjs", mesh.http_url, KEY, str(wav))
+    )
+    assert granted["answer"]["expires_in"] == 30
+    results = recording["answer"]["results"]
+    assert_heard(results["channels"][0]["alternatives"][0]["transcript"])
 
 
 async def test_python_5_live(run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path) -> None:
