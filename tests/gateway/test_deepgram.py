@@ -574,6 +574,20 @@ async def test_a_session_that_cannot_go_on_is_closed_with_an_error_of_the_networ
     assert it.of("Metadata") == []
 
 
+async def test_without_a_vad_utterances_end_where_no_word_follows() -> None:
+    """F5."""
+    async with mesh_at_port(0.5, 4.0, vad_patience_s=0.2) as (mesh, port):
+        await mesh.vad_replica.kill()
+        async with listener(port, f"{RAW}&endpointing=300") as client:
+            await client.say(3)
+            await client.until(speech_final=True)
+            assert client.text == "w0"
+            await client.say(3)
+            await client.until(speech_final=True)
+            await client.finish()
+    assert client.text == "w0 w1"
+
+
 async def test_a_dying_recogniser_is_not_the_clients_business() -> None:
     """F2. W1: every word once."""
     async with mesh_at_port(*range(1, 10)) as (mesh, port), listener(port) as client:
