@@ -262,6 +262,7 @@ class Session:
 
     def _moved(self) -> None:
         """A stage has answered: pass on what is known now."""
+        self._speech.follow_words()
         self._asr.wake()
         self._answered.ring()
         self._ring.release(self._needed_sample())

@@ -20,11 +20,14 @@ from services.gateway.decoder import (
     Decoder,
     EmptyAudioError,
     Encoding,
+    PacketCodec,
+    PacketFormat,
     RawFormat,
+    count_channels,
     open_decoder,
 )
 from services.gateway.sniff import id3_bytes
-from tests.gateway.encode import Samples, encoded, offline, resampled, speech
+from tests.gateway.encode import Samples, encoded, offline, packed, packets, resampled, speech
 
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 INDEX_FIRST = {"movflags": "faststart"}
@@ -159,10 +162,75 @@ async def test_telephone_codes_decode_as_ffmpeg_decodes_them(
     assert np.array_equal(await decoded(codes, RawFormat(encoding, 16000, 1)), expected)
 
 
+def wav_header(length: int, *, code: int = 1, bits: int = 16, rate_hz: int = 16000) -> bytes:
+    width = bits // 8
+    fmt = struct.pack("<HHIIHH", code, 1, rate_hz, rate_hz * width, width, bits)
+    return (
+        b"RIFF"
+        + struct.pack("<I", min(length + 36, 0xFFFFFFFF))
+        + (b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", length))
+    )
+
+
 async def test_channels_are_averaged() -> None:
     stereo = np.array([[100, 300], [-32768, 32767], [32767, 32767]], "<i2")
     got = await decoded(stereo.tobytes(), RawFormat("linear16", 16000, 2), sizes=(3,))
     assert got.tolist() == [200, 0, 32767]
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("wav", "pcm_s16le"), ("flac", "flac"), ("webm", "libopus"), ("mp4", "aac")],
+)
+async def test_channels_that_stay_apart_are_not_mixed(container: str, codec: str) -> None:
+    tone = np.sin(np.arange(2 * 48000) * 2 * np.pi * 440 / 48000)[:, np.newaxis]
+    file = packed((tone * [4000, 2000]).astype(np.int16), container, codec, rate_hz=48000)
+    counted = await count_channels(
+        ContainerFormat(), io.BytesIO(file), max_duration_s=10, max_spool_bytes=1 << 20
+    )
+    assert counted == 2
+    got = (await decoded(file, ContainerFormat(apart=True))).reshape(-1, 2)
+    assert len(got) == pytest.approx(2 * 16000, abs=1500)
+    assert np.abs(got[8000:24000]).max(axis=0) == pytest.approx([4000, 2000], rel=0.1)
+    with pytest.raises(StreamTooLongError):
+        await decoded(file, ContainerFormat(apart=True), max_duration_s=1.5)
+
+
+@pytest.mark.parametrize("data", [b"", b"no audio" * 100, wav_header(0)])
+async def test_what_is_no_audio_has_no_channels(data: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        await count_channels(
+            ContainerFormat(), io.BytesIO(data), max_duration_s=10, max_spool_bytes=1 << 20
+        )
+
+
+@pytest.mark.parametrize(
+    ("codec", "encoder", "rate_hz"),
+    [("opus", "libopus", 48000), ("amr-nb", "libopencore_amrnb", 8000)],
+)
+async def test_packets_sound_as_their_samples_did(
+    codec: PacketCodec, encoder: str, rate_hz: int
+) -> None:
+    tone = (8000 * np.sin(np.arange(16000) * 2 * np.pi * 440 / 16000)).astype(np.int16)
+    async with open_decoder(PacketFormat(codec, rate_hz), max_duration_s=2) as decoder:
+        for packet in packets(tone, encoder, rate_hz=rate_hz):
+            await decoder.write(packet)
+        decoder.close()
+        blocks = [np.frombuffer(block, np.int16) async for block in decoder.blocks()]
+    got = np.concatenate(blocks)
+    assert len(got) == pytest.approx(16000, abs=640)
+    spectrum = np.abs(np.fft.rfft(got[4000:12000]))
+    assert spectrum.argmax() * 2 == pytest.approx(440, abs=4)
+    assert np.abs(got[4000:12000]).max() == pytest.approx(8000, rel=0.3)
+
+
+async def test_packets_are_no_longer_than_allowed() -> None:
+    async with open_decoder(PacketFormat("g729", 8000), max_duration_s=1) as decoder:
+        for _ in range(30):
+            await decoder.write(bytes(100))
+        decoder.close()
+        with pytest.raises(StreamTooLongError):
+            assert sum([len(block) async for block in decoder.blocks()]) == 32_000
 
 
 async def test_values_that_are_no_numbers_do_not_spread() -> None:
@@ -244,16 +312,6 @@ async def test_a_hint_lets_the_first_frame_be_further_away() -> None:
     with pytest.raises(InvalidRequestError):
         await decoded(data)
     assert len(await decoded(data, ContainerFormat("audio/mpeg"))) > 30000
-
-
-def wav_header(length: int, *, code: int = 1, bits: int = 16, rate_hz: int = 16000) -> bytes:
-    width = bits // 8
-    fmt = struct.pack("<HHIIHH", code, 1, rate_hz, rate_hz * width, width, bits)
-    return (
-        b"RIFF"
-        + struct.pack("<I", min(length + 36, 0xFFFFFFFF))
-        + (b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", length))
-    )
 
 
 @pytest.mark.parametrize("length", [0, 0x7FFFFFFF, 0xFFFFFFFF, 0xFFFFFF00])

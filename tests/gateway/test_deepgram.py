@@ -30,6 +30,7 @@ from services.gateway.protocols.deepgram_frames import (
     read_text,
 )
 from services.gateway.session import SessionConfig
+from tests.gateway.encode import encoded, packets
 from tests.gateway.fakes import RATE
 from tests.gateway.listening import (
     CLOSE_STREAM,
@@ -318,6 +319,68 @@ async def test_raw_samples_of_every_kind(
     assert client.messages[-1]["channels"] == 1
 
 
+SECOND = np.zeros(RATE, np.int16)
+TWO_SECONDS = np.zeros(2 * RATE, np.int16)
+
+
+@pytest.mark.parametrize(
+    ("query", "messages"),
+    [
+        ("encoding=opus", packets(SECOND, "libopus") * 2),
+        ("encoding=opus&sample_rate=16000", packets(SECOND, "libopus", rate_hz=16000) * 2),
+        ("encoding=opus&sample_rate=48000&channels=2", packets(SECOND, "libopus", channels=2) * 2),
+        (
+            "encoding=opus&sample_rate=48000",
+            [encoded(TWO_SECONDS, "ogg", "libopus")],
+        ),
+        ("encoding=opus", [encoded(TWO_SECONDS, "webm", "libopus")]),
+        ("encoding=amr-nb", packets(SECOND, "libopencore_amrnb", rate_hz=8000) * 2),
+        ("encoding=amr-nb", [b"".join(packets(SECOND, "libopencore_amrnb", rate_hz=8000))] * 2),
+        ("encoding=amr-nb", [b"#!AMR\n", *packets(SECOND, "libopencore_amrnb", rate_hz=8000) * 2]),
+        ("encoding=amr-wb", [b"\x44" + bytes(60)] * 100),
+        ("encoding=g729&sample_rate=8000", [bytes(10)] * 200),
+        ("encoding=g729", [bytes(160)] * 13),
+    ],
+)
+async def test_packets_are_taken_one_by_one(query: str, messages: list[bytes]) -> None:
+    async with mesh_at_port(0.5) as (_, port), listener(port, query) as client:
+        for message in messages:
+            await client.socket.send(message)
+        await client.finish()
+    assert client.text == "w0"
+    assert client.messages[-1]["duration"] == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.row("W23")
+@pytest.mark.parametrize(
+    ("encoding", "bad"),
+    [
+        ("opus", b"\xff" * 50),
+        ("opus", bytes(9000)),
+        ("speex&sample_rate=8000", b"\xff" * 50),
+        ("g729", bytes(7)),
+        ("amr-nb", b"\xff" * 30),
+    ],
+)
+async def test_a_packet_that_is_none_closes_its_stream_alone(encoding: str, bad: bytes) -> None:
+    good = packets(SECOND, "libopus")
+    async with mesh_at_port(0.5) as (_, port), listener(port, "encoding=opus") as other:
+        async with listener(port, f"encoding={encoding}") as client:
+            await client.socket.send(bad)
+            code, reason = await client.closed()
+        assert (code, reason.partition(":")[0]) == (1008, "DATA-0000")
+        for packet in good:
+            await other.socket.send(packet)
+        await other.finish()
+    assert other.text == "w0"
+
+
+async def test_a_stream_of_no_packets_is_metadata() -> None:
+    async with mesh_at_port() as (_, port), listener(port, "encoding=opus") as client:
+        (metadata,) = await client.finish()
+    assert (metadata["type"], metadata["duration"]) == ("Metadata", 0.0)
+
+
 @pytest.mark.row("W5")
 async def test_channels_are_lanes_of_their_own() -> None:
     query = RAW.replace("channels=1", "channels=2") + "&multichannel=true&interim_results=true"
@@ -369,6 +432,18 @@ async def test_languages_are_told_where_several_are_asked_for() -> None:
     (told,) = [final for final in client.finals if text_of(final)]
     assert told["channel"]["alternatives"][0]["languages"] == ["fr"]
     assert told["channel"]["alternatives"][0]["words"][0]["language"] == "fr"
+
+
+async def test_a_stream_is_written_and_searched_as_it_is_asked_for() -> None:
+    query = f"{RAW}&replace=w0:Vladimir&search=w1"
+    async with mesh_at_port(0.5, 1.5) as (_, port), listener(port, query) as client:
+        await client.say(3)
+        await client.finish()
+    assert client.text == "Vladimir w1"
+    searched = [final["channel"]["search"] for final in client.finals]
+    assert all(told["query"] == "w1" for (told,) in searched)
+    hits = [hit for (told,) in searched for hit in told["hits"]]
+    assert hits == [{"confidence": 1.0, "start": 1.5, "end": 1.9, "snippet": "w1"}]
 
 
 async def test_hotwords_and_language_reach_the_recogniser() -> None:
@@ -520,6 +595,20 @@ async def test_a_session_that_cannot_go_on_is_closed_with_an_error_of_the_networ
     assert reason.startswith("NET-0000")
     assert it.text == "w0", "what was certain is told before"
     assert it.of("Metadata") == []
+
+
+async def test_without_a_vad_utterances_end_where_no_word_follows() -> None:
+    """F5."""
+    async with mesh_at_port(0.5, 4.0, vad_patience_s=0.2) as (mesh, port):
+        await mesh.vad_replica.kill()
+        async with listener(port, f"{RAW}&endpointing=300") as client:
+            await client.say(3)
+            await client.until(speech_final=True)
+            assert client.text == "w0"
+            await client.say(3)
+            await client.until(speech_final=True)
+            await client.finish()
+    assert client.text == "w0 w1"
 
 
 @pytest.mark.trap(6)

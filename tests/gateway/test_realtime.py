@@ -74,6 +74,25 @@ async def test_turns_become_items_one_after_the_other() -> None:
     assert len({message["event_id"] for message in client.told}) == len(client.told)
 
 
+async def test_without_a_vad_turns_end_where_no_word_follows() -> None:
+    """F5."""
+    async with (
+        mesh_at_port(1.0, 1.5, 5.0, vad_patience_s=0.2) as (mesh, port),
+        connected(port) as client,
+    ):
+        await mesh.vad_replica.kill()
+        await client.update(**SHORT_TURNS)
+        await client.say(3.5)
+        await client.until(COMPLETED)
+        await client.say(3.5)
+        await client.until(COMPLETED)
+    assert list(client.transcripts().values()) == ["w0 w1", "w2"]
+    assert [event["audio_end_ms"] for event in client.of("input_audio_buffer.speech_stopped")] == [
+        1900,
+        5400,
+    ]
+
+
 async def test_a_client_that_ends_its_turns_gets_what_it_said_up_to_there() -> None:
     async with mesh_at_port(1.0, 1.5, 4.0, 7.0) as (_, port), connected(port) as client:
         updated = await client.update(**MANUAL)

@@ -7,7 +7,10 @@ import shutil
 import wave
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -43,13 +46,29 @@ def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def keyed_mesh(keys_file: Path, own_mesh: OwnMesh) -> Iterator[ServedMesh]:
+def recording_url(utterances_wav: Path) -> Iterator[str]:
+    """Where a server has the file of ``utterances_wav``."""
+    handler = partial(SimpleHTTPRequestHandler, directory=utterances_wav.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/{utterances_wav.name}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def keyed_mesh(keys_file: Path, recording_url: str, own_mesh: OwnMesh) -> Iterator[ServedMesh]:
     """A mesh with tiny.en that wants a key of its clients, and lets in as many as may come.
 
-    They play much faster than anybody speaks, and several at once.
+    They play much faster than anybody speaks, and several at once. It fetches recordings from the
+    host of ``recording_url``.
     """
-    room = {"ASR_MAX_STEP_MS": "10000", "ASR_ADMIT_STEP_MS": "10000"}
-    with own_mesh("tiny.en", GATEWAY_KEYS_FILE=str(keys_file), **room) as mesh:
+    variables = {
+        "GATEWAY_KEYS_FILE": str(keys_file),
+        "GATEWAY_FETCH_HOSTS": json.dumps([recording_url.rpartition("/")[0]]),
+        "ASR_MAX_STEP_MS": "10000",
+        "ASR_ADMIT_STEP_MS": "10000",
+    }
+    with own_mesh("tiny.en", **variables) as mesh:
         yield mesh
 
 
@@ -95,10 +114,10 @@ def assert_heard(text: str, said: str = SAID) -> None:
     assert found.wer_percent < 10, found
 
 
-def write_wav(path: Path, pcm: bytes) -> Path:
+def write_wav(path: Path, pcm: bytes, *, channels: int = 1) -> Path:
     """Make a file of 16 kHz PCM."""
     with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.setparams((channels, 2, 16_000, 0, "NONE", ""))
         file.writeframes(pcm)
     return path
 

@@ -39,9 +39,9 @@ ROWS = (
     Row(
         "D3",
         "{deepgram-7}, recordings",
-        "typed answers to bytes and chunks, the detected language, utterances, paragraphs; a file"
-        " that is none is a 400 that explains itself; models",
-        unless="`transcribe_url` is refused: the gateway opens no connections that clients name",
+        "typed answers to bytes, chunks and URLs, the detected language, utterances, paragraphs,"
+        " channels; a file that is none is a 400 that explains itself; models; a temporary token",
+        unless="`transcribe_url` reaches only hosts that are listed (`GATEWAY_FETCH_HOSTS`)",
     ),
     Row("D4", "{deepgram-7}, Flux", "turns", not_run=_FLUX),
     Row(

@@ -6,13 +6,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 
 from services.gateway.languages import NAMES
 from services.gateway.protocols.deepgram_words import iso_code
 from tests.conftest import ServedMesh
-from tests.protocols.conftest import KEY, SAID, Observed, RunClient, assert_heard
+from tests.protocols.conftest import (
+    KEY,
+    SAID,
+    Observed,
+    RunClient,
+    assert_heard,
+    write_wav,
+)
 
 SPEED = "6"
 """Seconds of audio that a program plays in a second."""
@@ -73,7 +81,6 @@ async def test_python_5_and_7(
 
 
 def check_python_7_live(observed: Observed) -> None:
-    """D1."""
     *events, closed, listened = observed
     assert (closed["event"], listened["event"]) == ("close", "listened")
     assert {event["event"] for event in events} == {"message"}
@@ -131,6 +138,58 @@ def check_python_5_live(observed: Observed) -> None:
     assert_transcribed(messages)
     for result in finals_of(messages):
         assert result["channel"]["alternatives"][0]["languages"] == ["en"]
+
+
+@pytest.fixture(scope="session")
+def stereo(utterances: Path) -> Path:
+    """The first of the utterances on one channel, the second one on the other."""
+    samples = np.frombuffer(utterances.read_bytes(), "<i2")
+    channels = np.zeros((len(samples), 2), "<i2")
+    cut = round(5.6 * 16_000)
+    channels[:cut, 0], channels[cut:, 1] = samples[:cut], samples[cut:]
+    return write_wav(utterances.with_name("stereo.wav"), channels.tobytes(), channels=2)
+
+
+@pytest.mark.row("D3")
+async def test_python_7_with_a_token(
+    run_client: RunClient, keyed_mesh: ServedMesh, recording_url: str, stereo: Path
+) -> None:
+    """URLs and channels."""
+    observed = await run_client(
+        *("deepgram-7", "deepgram_grant.py", keyed_mesh.http_url, KEY, recording_url, str(stereo))
+    )
+    by_name = {line["what"]: line for line in observed}
+    assert by_name["granted"]["class"] == "GrantV1Response"
+    assert by_name["granted"]["answer"]["expires_in"] == 600
+    assert by_name["url"]["class"] == by_name["channels"]["class"] == "ListenV1Response"
+    (fetched,) = by_name["url"]["answer"]["results"]["channels"]
+    assert_heard(fetched["alternatives"][0]["transcript"])
+    answer = by_name["channels"]["answer"]
+    assert answer["metadata"]["channels"] == 2
+    first, second = answer["results"]["channels"]
+    halves = SAID.partition(" it was the age")
+    assert_heard(first["alternatives"][0]["transcript"], halves[0].replace("worst", "best"))
+    assert_heard(second["alternatives"][0]["transcript"], halves[1] + halves[2])
+    assert "Best" in first["alternatives"][0]["transcript"]
+    assert [utterance["channel"] for utterance in answer["results"]["utterances"]] == [0, 1]
+    assert first["search"][0]["hits"] == []
+    (hit,) = second["search"][0]["hits"]
+    assert hit["snippet"] == "age of wisdom"
+    assert 5.6 < hit["start"] < hit["end"] < 9
+    elsewhere, again = by_name["elsewhere"], by_name["granted again"]
+    assert (elsewhere["status"], elsewhere["body"]["err_code"]) == (400, "REMOTE_CONTENT_ERROR")
+    assert (again["status"], again["body"]["err_code"]) == (401, "INVALID_AUTH")
+
+
+async def test_javascript_5_with_a_token(
+    run_client: RunClient, keyed_mesh: ServedMesh, utterances_wav: Path
+) -> None:
+    granted, recording = await run_client(
+        *("deepgram-js-5", "deepgram_grant.mjs", keyed_mesh.http_url, KEY, str(utterances_wav))
+    )
+    assert granted["answer"]["expires_in"] == 30
+    results = recording["answer"]["results"]
+    assert_heard(results["channels"][0]["alternatives"][0]["transcript"])
 
 
 @pytest.mark.row("D6", "D7")
