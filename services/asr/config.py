@@ -53,7 +53,7 @@ class Settings(ServiceSettings):
     """The same when there is none left, in milliseconds."""
     admit_step_ms: int = Field(default=1000, ge=100, le=10_000)
     """A new live stream is refused if all would then be decoded less often than this, or if windows
-    wait for 0.15 s already; in milliseconds."""
+    wait for 0.15 of it already; in milliseconds."""
     policy: Literal["either", "local-agreement", "align-att"] = "either"
     """What makes a live word certain: hypotheses that share it, attention alone, or either."""
     agreement: int = Field(default=2, ge=2, le=5)
