@@ -45,7 +45,7 @@ ifneq ($(UV),)
 	uv pip sync -q --python $(@D)/bin/python --require-hashes $<
 else
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install -q --require-hashes -r $<
+	$(@D)/bin/python -m pip install -q --no-deps --require-hashes -r $<
 endif
 	touch $@
 .venv-sdks/%/installed: $(SDKS)/%/package.json

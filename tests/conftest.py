@@ -143,8 +143,13 @@ def own_mesh(models: Models) -> Callable[..., AbstractContextManager[ServedMesh]
 
 
 @contextmanager
-def serve(model: str, *options: str, start_s: float = 120) -> Iterator[ServedMesh]:
-    """Run ``voxmesh serve`` on free ports for as long as the block takes, then stop it kindly."""
+def serve(
+    model: str, *options: str, start_s: float = 120, **variables: str
+) -> Iterator[ServedMesh]:
+    """Run ``voxmesh serve`` on free ports for as long as the block takes, then stop it kindly.
+
+    What else it finds in its environment can be named.
+    """
     port, grpc_port, metrics_port = _free_ports()
     with TemporaryDirectory(prefix="voxmesh-test-") as folder:
         output = Path(folder) / "output"
@@ -159,7 +164,7 @@ def serve(model: str, *options: str, start_s: float = 120) -> Iterator[ServedMes
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONUNBUFFERED": "1", "XDG_RUNTIME_DIR": folder},
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "XDG_RUNTIME_DIR": folder} | variables,
             )
         try:
             _await_welcome(process, output, start_s)
