@@ -67,6 +67,7 @@ async def test_a_recording_is_answered_with_words_and_metadata() -> None:
     assert "detected_language" not in channel
 
 
+@pytest.mark.trap(11)
 @pytest.mark.parametrize(
     "headers", [{}, {"Content-Type": "application/octet-stream"}, {"Content-Type": "audio/wav"}]
 )
