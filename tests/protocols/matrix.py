@@ -192,8 +192,8 @@ TRAPS = (
     "`Results` without one of the fields that some client needs",
     "No echo of a subprotocol: browsers do not connect",
     "`Finalize` without an answer, or with text that was final before",
-    "The rest later than half a second after `CloseStream`: it is not waited for (the tests see to"
-    " the order; bench/ measures the delay)",
+    "The rest later than half a second after `CloseStream`: it is not waited for (tests see to the"
+    " order, not to the time)",
     "Messages that nobody knows, or errors out of nowhere",
     "An empty list of languages, or codes that are not known",
     "Errors in the form of a web framework, subtitles as JSON, durations as strings, no `usage`",

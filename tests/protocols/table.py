@@ -66,9 +66,9 @@ def client_of(environment: str) -> str:
     """The SDK that an environment is there for, and its version."""
     if (package := _ENVIRONMENTS / environment / "package.json").exists():
         name, version = next(iter(json.loads(package.read_text())["dependencies"].items()))
-    else:
-        asked = (_ENVIRONMENTS / f"{environment}.in").read_text().split()[0]
-        name, version = re.sub(r"\[.*\]", "", asked).split("==")
+        return f"{name} {version} (npm)"
+    asked = (_ENVIRONMENTS / f"{environment}.in").read_text().split()[0]
+    name, version = re.sub(r"\[.*\]", "", asked).split("==")
     return f"{name} {version}"
 
 

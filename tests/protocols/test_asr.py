@@ -142,11 +142,14 @@ async def test_whisperlivekits_page_shows_what_was_said_and_never_blanks_it(
 
 
 @pytest.mark.row("A4")
-@pytest.mark.parametrize("mode", [(), ("--diff",)])
+@pytest.mark.trap(13)
 async def test_whisperlivekits_test_client_gets_every_word(
-    keyed_mesh: ServedMesh, speech: Path, run_client: RunClient, mode: tuple[str, ...]
+    keyed_mesh: ServedMesh, speech: Path, run_client: RunClient
 ) -> None:
-    url = f"{keyed_mesh.ws_url}/asr?token={KEY}"
-    options = ("--url", url, "--language", "en", "--speed", "8", "--json", *mode)
-    states = await run_client("wlk", "wlk_test_client.py", str(speech / "beckett.wav"), *options)
-    assert_same_words(BECKETT, " ".join(line["text"] for line in states[-1]["lines"]))
+    url, recording = f"{keyed_mesh.ws_url}/asr?token={KEY}", str(speech / "beckett.wav")
+    arguments = ("--url", url, "--language", "en", "--speed", "8", "--json", recording)
+    for states in await asyncio.gather(
+        run_client("wlk", "wlk_test_client.py", *arguments),
+        run_client("wlk", "wlk_test_client.py", *arguments, "--diff"),
+    ):
+        assert_same_words(BECKETT, " ".join(line["text"] for line in states[-1]["lines"]))

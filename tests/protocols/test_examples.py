@@ -63,36 +63,28 @@ async def shown(command: list[str], *, proxy: Proxy | None = None) -> str:
     return text
 
 
-@pytest.fixture
-def recording(speech: Path, tmp_path: Path) -> str:
-    """Of what they play at the pace of speech."""
-    return str(write_wav(tmp_path / "spoken.wav", pcm_of(speech / "beckett.wav")[:SPOKEN_BYTES]))
-
-
-async def test_an_example_shows_every_word_once_though_its_connection_breaks(
-    keyed_mesh: ServedMesh, recording: str
+async def test_every_example_shows_every_word_once_though_connections_break(
+    keyed_mesh: ServedMesh, speech: Path, tmp_path: Path
 ) -> None:
-    """C1."""
+    """C1, but for the WebSocket."""
+    spoken = pcm_of(speech / "beckett.wav")[:SPOKEN_BYTES]
+    arguments = [*OPTIONS, str(write_wav(tmp_path / "spoken.wav", spoken))]
 
     async def interrupted(command: list[str]) -> str:
         proxy = Proxy(keyed_mesh.grpc_port)
         async with proxy.listening() as port:
-            options = ["--server", f"127.0.0.1:{port}", *OPTIONS]
-            text = await shown([*command, *options, recording], proxy=proxy)
+            server = ["--server", f"127.0.0.1:{port}"]
+            text = await shown([*command, *server, *arguments], proxy=proxy)
         assert proxy.cuts == 1
         return text
 
-    commands = (python("captions.py"), node())
-    for text in await asyncio.gather(*map(interrupted, commands)):
+    websocket = [*python("captions_websocket.py"), "--server", keyed_mesh.ws_url]
+    for text in await asyncio.gather(
+        interrupted(python("captions.py")),
+        interrupted(node()),
+        shown([*websocket, *arguments]),
+    ):
         assert_same_words(SPOKEN, text)
-
-
-async def test_the_websocket_example_shows_every_word(
-    keyed_mesh: ServedMesh, recording: str
-) -> None:
-    options = ["--server", keyed_mesh.ws_url, *OPTIONS]
-    command = [*python("captions_websocket.py"), *options, recording]
-    assert_same_words(SPOKEN, await shown(command))
 
 
 def test_every_example_is_in_the_readme() -> None:

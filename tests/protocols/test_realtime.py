@@ -135,7 +135,7 @@ async def test_nvidias_realtime_client_gets_everything_in_its_last_result(
 
 @pytest.mark.row("L2", "L2b", "P2")
 @pytest.mark.trap(9)
-async def test_livekit_and_pipecat(
+async def test_livekit_and_pipecat_converse(
     keyed_mesh: ServedMesh, spoken_24k: Path, run_client: RunClient
 ) -> None:
     audio = str(spoken_24k)
