@@ -259,19 +259,15 @@ _PROMPTNESS = (
 def _cost(found: Found) -> str:
     columns = [f"{found['loads'][0]['sessions']} sessions over", "cores", "cores per session"]
     columns += ["MB (USS)", "MB per session: USS", "PSS", "RSS", "answers after, p50 / p99 s"]
-    names = ("cores", "cores_per_session", "uss_mb")
-    names += ("uss_mb_per_session", "pss_mb_per_session", "rss_mb_per_session")
     rows = [
         [
-            load["protocols"],
-            *(load[name] for name in names),
+            *(load["protocols"], load["cores"], f"{load['cores_per_session']:.4f}", load["uss_mb"]),
+            *(load[f"{kind}_mb_per_session"] for kind in ("uss", "pss", "rss")),
             f"{load['answer_s']['p50']:.3f} / {load['answer_s']['p99']:.3f}",
         ]
         for load in found["loads"]
     ]
-    parts = [
-        [part["part"], part["cpu_ms_per_audio_s"], part["percent"]] for part in found["parts"]
-    ]
+    parts = [[part["part"], part["cpu_ms_per_audio_s"], part["percent"]] for part in found["parts"]]
     divided = _table(["all of them, mixed", "ms of CPU for 1 s of audio", "%"], parts)
     message = f"{found['frame_ms']} ms of audio in a message."
     return f"{message}\n\n{_table(columns, rows)}\n\n{divided}"
