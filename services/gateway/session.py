@@ -236,6 +236,8 @@ class Session:
             UpstreamError: They answer, but never say that they could go on without it.
 
         """
+        if self._ring.room >= num_samples:
+            return
         patience = self._limits.asr_patience
         try:
             async with asyncio.timeout(patience.stall_s + patience.lost_s):
