@@ -23,6 +23,8 @@ Node: TypeAlias = Mapping[str, Any]
 _BASE = "http://gateway/"
 _CLIENT_LEFT = 499
 """Nobody is there to read it."""
+_FRAMES: Mapping[str, object] = {"application/octet-stream": bytes, "text/plain": str}
+"""What comes in frames that are no JSON."""
 _REFUSALS = {401: "Unauthorized", 403: "Forbidden", 404: "NotServed", 405: "NotServed"}
 """What is answered before it is known whose the request is."""
 
@@ -67,7 +69,7 @@ def _followed(node: Node, pointer: str) -> tuple[Node, str]:
 def _paths() -> list[tuple[re.Pattern[str], str]]:
     """The paths of the document; those without parameters first."""
     paths = sorted(document("openapi")["paths"], key=lambda path: "{" in path)
-    return [(re.compile(re.sub(r"\\\{\w+\\\}", ".+", re.escape(path))), path) for path in paths]
+    return [(re.compile(re.sub(r"\\\{\w+\\\}", ".*", re.escape(path))), path) for path in paths]
 
 
 def answer_faults(
@@ -125,7 +127,8 @@ def _body_faults(content: Node, place: str, kind: str, body: bytes) -> Iterator[
         yield from _faults(f"{place}/schema", json.loads(body))
         return
     text = body.decode()
-    yield from _faults(f"{place}/schema", text)
+    if "schema" in content:
+        yield from _faults(f"{place}/schema", text)
     if "x-event-schema" in content:
         for line in text.splitlines():
             data = line.removeprefix("data: ")
@@ -144,7 +147,7 @@ def channels() -> Mapping[str, str]:
 
 @cache
 def _messages(channel: str, operations: tuple[str, ...]) -> Mapping[object, list[tuple[str, str]]]:
-    """Names and schemas of messages, by what tells them apart: ``bytes``, a type, or ``None``."""
+    """Names and schemas of messages, by what tells them apart."""
     found: dict[object, dict[str, str]] = {}
     for operation in operations:
         for reference in document("asyncapi")["operations"][operation]["messages"]:
@@ -156,8 +159,7 @@ def _messages(channel: str, operations: tuple[str, ...]) -> Mapping[object, list
                 message = document("asyncapi")["components"]["messages"][shared.rpartition("/")[2]]
             payload = message["payload"]
             kind: object = payload.get("properties", {}).get("type", {}).get("const")
-            if message.get("contentType") == "application/octet-stream":
-                kind = bytes
+            kind = _FRAMES.get(message.get("contentType", ""), kind)
             found.setdefault(kind, {})[name] = f"asyncapi.json#/{place}/payload"
     return {kind: list(named.items()) for kind, named in found.items()}
 
@@ -178,8 +180,9 @@ def named(data: str | bytes, channel: str, operations: tuple[str, ...]) -> str:
         AssertionError: The operations have none such, or several.
 
     """
-    value, kind = _read(data)
-    candidates = _messages(channel, operations).get(kind, [])
+    messages = _messages(channel, operations)
+    value, kind = (data, str) if str in messages else _read(data)
+    candidates = messages.get(kind, [])
     told = data[:300]
     assert candidates, f"{channel}: {operations} have no message such as {told!r}"
     names = [name for name, pointer in candidates if _validator(pointer).is_valid(value)]

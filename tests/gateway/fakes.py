@@ -473,7 +473,7 @@ async def served(gateway: Gateway) -> AsyncIterator[int]:
     finally:
         server.should_exit = True
         await task
-    assert contract.faults == []
+    assert not contract.faults, contract.faults
 
 
 def words_at(*seconds: float, length_s: float = 0.4) -> list[Word]:

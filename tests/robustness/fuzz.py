@@ -27,6 +27,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from services.gateway.servicer import add_services
+from tests.gateway.contract import channels
 from tests.gateway.fakes import RATE, FakeAsr, FakeVad, Mesh, running, served, spans_of, words_at
 from tests.settings.serving import until
 from voxmesh.foreign.riva import riva_asr_pb2 as riva_pb
@@ -35,6 +36,8 @@ from voxmesh.gateway.v1 import gateway_pb2 as pb
 
 _PATIENCE_S = 20.0
 """For one connection."""
+_ANSWER_S = 0.3
+"""A client that does not say that it has said everything waits so long for an answer."""
 _AT_ONCE = 8
 _TYPED_CLOSES = frozenset({1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1013, 4400})
 """How a WebSocket may end. 1006: it was we who left; 1011 would be a bug."""
@@ -95,6 +98,20 @@ _TEXTS = [
     '{"resume": {"token": "t", "num_words": "1"}}',
     '{"finish": {}}',
     '{"type": "snapshot"}',
+]
+_MORE_TEXTS = [
+    *_TEXTS,
+    '{"type": "KeepAlive"}',
+    '{"type": "Finalize", "channel": 0}',
+    '{"type": "Configure", "keyterms": ["a"]}',
+    '{"type": "CloseStream"}',
+    '{"type": "session.update", "session": {"audio": {"input": {"turn_detection": null}}}}',
+    '{"type": "session.update", "model": "fake"}',
+    '{"type": "transcription_session.update", "session": {"input_audio_params": {}}}',
+    '{"type": "input_audio_buffer.append", "audio": "AAAAAAAAAAAAAAAA"}',
+    '{"type": "input_audio_buffer.commit", "final": true}',
+    '{"type": "input_audio_buffer.clear", "event_id": "a"}',
+    '{"type": "input_audio_buffer.done"}',
 ]
 _AUDIO = [
     _wav(0.5),
@@ -160,6 +177,7 @@ class Doors:
 
     def __init__(self, port: int, channel: grpc.aio.Channel, client: httpx.AsyncClient) -> None:
         self._port = port
+        self._sockets = sorted(channels())
         self._client = client
         self._converse: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
             "/voxmesh.gateway.v1.GatewayService/Converse"
@@ -175,6 +193,7 @@ class Doors:
             self._riva_stream,
             self._riva_recording,
             self._upload,
+            self._any_socket,
         ]
 
     async def _asr(self, mutator: Mutator) -> str:
@@ -188,6 +207,31 @@ class Doors:
         frames: list[str | bytes] = [_TEXTS[0]] if mutator.rng.random() < 0.7 else []
         frames += [*texts, mutator.data(mutator.rng.choice(_AUDIO))]
         return await self._socket("/v1/converse", frames, mutator, '{"finish": {}}')
+
+    async def _any_socket(self, mutator: Mutator) -> str:
+        """One of all WebSockets that are described, and so of all that there are."""
+        path = mutator.rng.choice(self._sockets)
+        query = _printable(mutator.text(mutator.rng.choice(_QUERIES)).replace("#", ""))
+        frames: list[str | bytes] = [
+            *(mutator.text(text) for text in mutator.rng.sample(_MORE_TEXTS, 4)),
+            *(mutator.data(mutator.rng.choice(_AUDIO)) for _ in range(2)),
+        ]
+        mutator.rng.shuffle(frames)
+        url = f"ws://127.0.0.1:{self._port}{path}{query}"
+        try:
+            async with connect(url, proxy=None, close_timeout=2) as socket:
+                with suppress(ConnectionClosed, TimeoutError):
+                    for frame in frames:
+                        await socket.send(frame)
+                    async with asyncio.timeout(_ANSWER_S):
+                        while True:
+                            await socket.recv()
+            return f"websocket {socket.close_code}"
+        except InvalidStatus as refused:
+            status = refused.response.status_code
+            return f"http {status}" if status != 500 else "BUG: http 500"
+        except WebSocketException as error:
+            return f"websocket {type(error).__name__}"
 
     async def _socket(
         self, path: str, frames: list[str | bytes], mutator: Mutator, end: str | bytes
