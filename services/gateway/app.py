@@ -1,5 +1,7 @@
 """The HTTP and WebSocket side of the gateway: every protocol, health and metrics, on one port."""
 
+from collections.abc import Awaitable, Callable
+
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -9,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from services.gateway.auth import Guard
+from services.gateway.documents import NAMES, document_json
 from services.gateway.gateway import Gateway
 from services.gateway.protocols import converse_socket, deepgram, openai, realtime, wlk
 from services.gateway.refusals import everywhere
@@ -48,9 +51,20 @@ def create_app(gateway: Gateway) -> Starlette:
             Route("/health", health),
             Route("/ready", ready),
             Route("/metrics", metrics),
+            *(Route(f"/{name}.json", _document(name)) for name in NAMES),
         ],
         middleware=[
             Middleware(Guard, keys=gateway.keys, origins=gateway.settings.origins),
         ],
         exception_handlers={HTTPException: refuse},
     )
+
+
+def _document(name: str) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint. It is read at once: nobody waits for that later."""
+    body = document_json(name)
+
+    async def document(_request: Request) -> Response:
+        return Response(body, media_type="application/json")
+
+    return document

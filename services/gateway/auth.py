@@ -25,8 +25,11 @@ _KEY_PROTOCOLS = ("openai-insecure-api-key.", "realtime-token.")
 _LENT_PREFIX = "ek_"
 _LENT_BYTES = 32
 _MAX_LENT = 10_000
-_OPEN_PATHS = frozenset({"/health", "/ready", "/metrics", "/v1/status", "/v1/status/engine"})
-"""Probes, which have no keys."""
+_OPEN_PATHS = frozenset(
+    {"/health", "/ready", "/metrics", "/v1/status", "/v1/status/engine"}
+    | {"/openapi.json", "/asyncapi.json"}
+)
+"""Probes, which have no keys, and what is no secret."""
 
 
 class KeysFileError(FileError):

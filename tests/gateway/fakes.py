@@ -26,6 +26,7 @@ from services.gateway.app import create_app
 from services.gateway.config import Settings
 from services.gateway.gateway import Gateway
 from services.gateway.http_server import http_server, listen
+from tests.gateway.contract import Contract
 from voxmesh.asr.v1 import asr_pb2, asr_pb2_grpc
 from voxmesh.common.v1 import stage_pb2
 from voxmesh.vad.v1 import vad_pb2, vad_pb2_grpc
@@ -468,8 +469,9 @@ async def _cancelled(task: "asyncio.Task[None]") -> None:
 
 @asynccontextmanager
 async def served(gateway: Gateway) -> AsyncIterator[int]:
-    """Serve HTTP and WebSockets on a loopback port."""
-    server = http_server(create_app(gateway))
+    """Serve HTTP and WebSockets on a loopback port; nothing is said that no document has."""
+    contract = Contract(create_app(gateway))
+    server = http_server(contract)
     listener = listen("127.0.0.1", 0)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
@@ -477,6 +479,7 @@ async def served(gateway: Gateway) -> AsyncIterator[int]:
     finally:
         server.should_exit = True
         await task
+    assert not contract.faults, contract.faults
 
 
 def words_at(*seconds: float, length_s: float = 0.4) -> list[Word]:

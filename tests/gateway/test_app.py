@@ -56,9 +56,13 @@ async def test_metrics_are_prometheus_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/health", "/ready", "/metrics", "/v1/status", "/v1/status/engine"]
+    "path",
+    [
+        *("/health", "/ready", "/metrics", "/v1/status", "/v1/status/engine"),
+        *("/openapi.json", "/asyncapi.json"),
+    ],
 )
-async def test_probes_need_no_key(path: str) -> None:
+async def test_probes_and_documents_need_no_key(path: str) -> None:
     mesh: Mesh
     async with (
         running(FakeVad([]), FakeAsr(), keys={"alice": "secret"}) as mesh,

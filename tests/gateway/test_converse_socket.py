@@ -109,6 +109,13 @@ async def test_what_cannot_be_served_is_refused_with_a_reason(
     assert socket.close_code == close_code
 
 
+async def test_a_client_that_never_says_anything_is_told_so() -> None:
+    async with socket_url(idle_s=0.2) as url, client(url) as socket:
+        [refusal] = await rest(socket)
+    assert refusal["error"]["reason"] == "INVALID_REQUEST"
+    assert socket.close_code == 1008
+
+
 async def test_a_client_without_a_key_is_refused_at_the_handshake() -> None:
     async with socket_url(keys={"alice": "a"}) as url:
         with pytest.raises(InvalidStatus) as refused:

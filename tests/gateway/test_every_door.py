@@ -19,16 +19,19 @@ from tests.settings.serving import until
 from voxmesh.foreign.riva import riva_asr_pb2 as riva_pb
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 
-PROBES = {"/health", "/ready", "/metrics", "/v1/status", "/v1/status/engine"}
+OPEN = {
+    *("/health", "/ready", "/metrics", "/v1/status", "/v1/status/engine"),
+    *("/openapi.json", "/asyncapi.json"),
+}
 """They tell nothing of anybody, and those who ask have no keys."""
 BAD_KEYS = {"none": {}, "wrong": {"Authorization": "Bearer wrong"}}
 
 
 def doors(mesh: Mesh) -> Iterator[BaseRoute]:
-    """Every route that is served, but for the probes."""
+    """Every route that is served, but for those that are open to all."""
     for route in create_app(mesh.gateway).routes:
         assert isinstance(route, Route | WebSocketRoute)
-        if route.path not in PROBES:
+        if route.path not in OPEN:
             yield route
 
 

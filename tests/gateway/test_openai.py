@@ -488,7 +488,9 @@ async def test_models_are_listed_for_both_vendors() -> None:
     assert all(model[key] is True for key in ("batch", "streaming", "formatted_output"))
 
 
-@pytest.mark.parametrize(("name", "status"), [("fake", 200), ("whisper-1", 200), ("a/b", 404)])
+@pytest.mark.parametrize(
+    ("name", "status"), [("fake", 200), ("whisper-1", 200), ("a/b", 404), ("", 404)]
+)
 async def test_one_model_is_described_by_any_of_its_names(name: str, status: int) -> None:
     async with serving() as (client, _):
         answer = await client.get(f"/v1/models/{name}")

@@ -11,20 +11,25 @@ import grpc.aio
 import httpx
 import pytest
 from google.rpc import error_details_pb2
+from starlette.routing import Route, WebSocketRoute
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from services.common.errors import DeviceError, MeshError, OverloadedError
+from services.gateway.app import create_app
 from services.gateway.servicer import add_services
 from tests.gateway.conversing import PCM, details_of, refusal
 from tests.gateway.fakes import FakeAsr, FakeVad, Mesh, running, served, silence
-from tests.gateway.test_openai import wav
+from tests.gateway.listening import RAW
+from tests.gateway.test_openai import BOTH, wav
 from tests.gateway.test_session import config, transcribe
 from tests.settings.serving import until
 from voxmesh.foreign.riva import riva_asr_pb2 as riva_pb
 from voxmesh.foreign.riva import riva_asr_pb2_grpc as riva_rpc
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
+
+Door: TypeAlias = Callable[[int, int], Awaitable[None]]
 
 MANY = 1000
 """Replicas without room: more than are asked."""
@@ -92,43 +97,85 @@ async def over_realtime(port: int, _grpc_port: int) -> None:
     assert json.loads(response.body or b"")["error"]["code"] == "rate_limit_exceeded"
 
 
-async def over_rest(port: int, _grpc_port: int) -> None:
+async def over_listen(port: int, _grpc_port: int) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with connect(f"ws://127.0.0.1:{port}/v1/listen?{RAW}", proxy=None):
+            pass
+    response = refused.value.response
+    assert response.status_code == 429
+    assert int(response.headers["retry-after"]) >= 1
+    assert json.loads(response.body or b"")["err_code"] == "TOO_MANY_REQUESTS"
+
+
+def over_openai(path: str) -> Door:
+    async def refused(port: int, _grpc_port: int) -> None:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.post(
+                f"http://127.0.0.1:{port}{path}",
+                data={"model": "whisper-1"},
+                files={"file": ("audio.wav", wav(), "audio/x-wav")},
+            )
+        error = answer.json()["error"]
+        assert answer.status_code == 429
+        assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+        assert int(answer.headers["retry-after"]) >= 1
+
+    return refused
+
+
+async def over_deepgram(port: int, _grpc_port: int) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
-        answer = await client.post(
-            f"http://127.0.0.1:{port}/v1/audio/transcriptions",
-            data={"model": "whisper-1"},
-            files={"file": ("audio.wav", wav(), "audio/x-wav")},
-        )
-    error = answer.json()["error"]
-    assert answer.status_code == 429
-    assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+        answer = await client.post(f"http://127.0.0.1:{port}/v1/listen", content=wav())
+    assert (answer.status_code, answer.json()["err_code"]) == (429, "TOO_MANY_REQUESTS")
     assert int(answer.headers["retry-after"]) >= 1
 
 
-Door: TypeAlias = Callable[[int, int], Awaitable[None]]
-DOORS = pytest.mark.parametrize(
-    "door", [over_grpc, over_riva, over_websocket, over_asr, over_realtime, over_rest]
-)
+DOORS: dict[str, Door] = {
+    "Converse": over_grpc,
+    "RivaSpeechRecognition": over_riva,
+    "/v1/converse": over_websocket,
+    "/asr": over_asr,
+    "/v1/realtime": over_realtime,
+    "/v1/listen": over_listen,
+    "POST /v1/audio/transcriptions": over_openai("/v1/audio/transcriptions"),
+    "POST /audio/transcriptions": over_openai("/audio/transcriptions"),
+    "POST /v1/audio/translations": over_openai("/v1/audio/translations"),
+    "POST /v1/listen": over_deepgram,
+}
+"""How each of them says that there is no room."""
+MINTS = {f"POST /v1/realtime/{name}" for name in ("client_secrets", "transcription_sessions")}
+"""They make keys, for which there is another limit."""
+ALL_DOORS = pytest.mark.parametrize("door", DOORS)
 
 
-@DOORS
-async def test_a_full_gateway_refuses_in_the_words_of_the_protocol(door: Door) -> None:
+async def test_every_door_is_among_those_that_are_tried() -> None:
+    async with running(FakeVad([]), FakeAsr()) as mesh:
+        routes = create_app(mesh.gateway).routes
+    found = {route.path for route in routes if isinstance(route, WebSocketRoute)}
+    posts = [route for route in routes if isinstance(route, Route)]
+    posts = [route for route in posts if "POST" in (route.methods or ())]
+    found |= {f"POST {route.path}" for route in posts}
+    assert found - MINTS == {name for name in DOORS if "/" in name}
+
+
+@ALL_DOORS
+async def test_a_full_gateway_refuses_in_the_words_of_the_protocol(door: str) -> None:
     """O1."""
     async with (
-        running(FakeVad([]), FakeAsr(), max_sessions=1) as mesh,
+        running(FakeVad([]), FakeAsr(tasks=BOTH), max_sessions=1) as mesh,
         ports(mesh) as both,
         mesh.gateway.session(config()),
     ):
-        await door(*both)
+        await DOORS[door](*both)
         assert len(mesh.asr.streams) == 1
 
 
-@DOORS
-async def test_recognisers_without_room_refuse_in_the_words_of_the_protocol(door: Door) -> None:
+@ALL_DOORS
+async def test_recognisers_without_room_refuse_in_the_words_of_the_protocol(door: str) -> None:
     """O1."""
-    async with running(FakeVad([]), FakeAsr()) as mesh, ports(mesh) as both:
+    async with running(FakeVad([]), FakeAsr(tasks=BOTH)) as mesh, ports(mesh) as both:
         mesh.asr.faults.refusals = MANY
-        await door(*both)
+        await DOORS[door](*both)
         assert mesh.gateway.open_sessions == 0
 
 

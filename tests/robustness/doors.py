@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from tests.gateway.contract import channels
 from tests.gateway.fakes import RATE
 from voxmesh.foreign.riva import riva_asr_pb2 as riva_pb
 from voxmesh.foreign.riva import riva_common_pb2 as common_pb
@@ -187,6 +188,7 @@ class Doors:
             self._converse_socket,
             self._listen,
             self._realtime,
+            self._any_socket,
             self._grpc,
             self._riva_stream,
             self._riva_recording,
@@ -218,6 +220,16 @@ class Doors:
     async def _realtime(self, mutator: Mutator) -> str:
         texts = [mutator.text(text) for text in mutator.rng.sample(_REALTIME_TEXTS, 4)]
         return await self._socket("/v1/realtime", texts, mutator, json.dumps({"type": _UNHEARD_OF}))
+
+    async def _any_socket(self, mutator: Mutator) -> str:
+        """One of those that are described, and so of all that there are."""
+        path = mutator.rng.choice(sorted(channels()))
+        query = mutator.text(mutator.rng.choice(_QUERIES)).replace("#", "")
+        texts = mutator.rng.sample([*_TEXTS, *_LISTEN_TEXTS, *_REALTIME_TEXTS], 4)
+        frames: list[str | bytes] = [mutator.data(mutator.rng.choice(_AUDIO)) for _ in range(2)]
+        frames += map(mutator.text, texts)
+        mutator.rng.shuffle(frames)
+        return await self._socket(f"{path}{_printable(query)}", frames, mutator, b"")
 
     async def _socket(
         self, path: str, frames: Sequence[str | bytes], mutator: Mutator, end: str | bytes

@@ -69,7 +69,7 @@ async def converse(
 
     Raises:
         MeshError: The session cannot be had, or cannot go on.
-        ClientLeftError: The client left before the end was said, or never said anything.
+        ClientLeftError: The client left before the end was said.
 
     """
     first = await _first(requests, gateway.settings.idle_s)
@@ -100,8 +100,10 @@ async def _first(requests: Requests, idle_s: float) -> pb.ConverseRequest:
     try:
         async with asyncio.timeout(idle_s):
             request = await anext(requests)
-    except (StopAsyncIteration, TimeoutError):
+    except StopAsyncIteration:
         raise ClientLeftError from None
+    except TimeoutError:
+        raise InvalidRequestError("no message has come in time") from None
     if request.WhichOneof("payload") not in {"open", "resume"}:
         raise InvalidRequestError("the first message must be open or resume")
     return request

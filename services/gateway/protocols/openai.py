@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from services.common.errors import NotFoundError
 from services.gateway import subtitles
 from services.gateway.decoder import ContainerFormat
 from services.gateway.gateway import Gateway
@@ -154,6 +155,8 @@ async def _models(gateway: Gateway, _request: Request) -> Response:
 
 async def _model(gateway: Gateway, request: Request) -> Response:
     name = request.path_params["id"]
+    if not name:
+        raise NotFoundError("no model is named")
     _, info = gateway.pools.choose(model_name(name))
     return JSONResponse(_described(info) | {"id": name})
 
