@@ -31,7 +31,7 @@ MAX_CHANNELS = 8
 
 
 class EmptyAudioError(InvalidRequestError):
-    """A container was announced and not one byte of it came."""
+    """A container or packets were announced and not one byte of them came."""
 
 
 def check_channels(channels: int) -> None:

@@ -20,10 +20,18 @@ from starlette.requests import Request
 from services.cli import transcribe
 from services.cli.live import read_wav
 from services.common.errors import InvalidRequestError, MeshError
-from services.gateway import uploads
-from services.gateway.audio_input import BLOCK_BYTES, Encoding, RawFormat
+from services.gateway import packets, uploads
+from services.gateway.audio_input import (
+    BLOCK_BYTES,
+    PACKET_RATES_HZ,
+    Encoding,
+    PacketCodec,
+    PacketFormat,
+    RawFormat,
+)
 from services.gateway.auth import Keys, KeysFileError, presented
-from services.gateway.container import decode
+from services.gateway.container import channels_of, decode
+from services.gateway.fetch_hosts import FetchError, FetchHosts
 from services.gateway.languages import NAMES, language_code
 from services.gateway.protocols import converse, converse_socket, wlk
 from services.gateway.protocols.openai_form import read_wish
@@ -75,17 +83,43 @@ def test_a_broken_recording_is_decoded_or_refused_with_a_reason(
     @times(6)
     @given(pieces(broken(*recordings())))
     def check(arriving: list[bytes]) -> None:
-        arrived = iter(arriving)
+        for apart in (False, True):
+            read_next = functools.partial(next, iter(arriving), None)
+            with suppress(MeshError):
+                for block in decode(read_next, LIMITS, apart=apart):
+                    assert 0 < len(block) <= BLOCK_BYTES
+                    assert len(block) % 2 == 0
         with suppress(MeshError):
-            for block in decode(lambda: next(arrived, None), LIMITS):
-                assert 0 < len(block) <= BLOCK_BYTES
-                assert len(block) % 2 == 0
+            assert channels_of(functools.partial(next, iter(arriving), None), LIMITS) >= 1
 
     check()
     assert capfd.readouterr().err == ""
 
 
 @times(0.5)
+@given(
+    codec=st.sampled_from(sorted(PACKET_RATES_HZ)),
+    arriving=st.lists(broken(b"\xfc" + bytes(60)) | st.binary(min_size=1), max_size=20),
+)
+def test_packets_are_decoded_or_refused_whatever_they_are(
+    codec: PacketCodec, arriving: list[bytes]
+) -> None:
+    audio_format = PacketFormat(codec, PACKET_RATES_HZ[codec][0])
+    arrived = iter([packet for packet in arriving if packet])
+    with suppress(MeshError):
+        for block in packets.decode(lambda: next(arrived, None), audio_format, LIMITS):
+            assert 0 < len(block) <= BLOCK_BYTES
+
+
+@given(broken(b"https://a.example:8443/b?c#d", b"http://[::1]/", b"HTTPS://a.example@b.example/"))
+def test_a_url_leads_to_a_listed_host_or_nowhere(url: bytes) -> None:
+    with suppress(FetchError):
+        place = FetchHosts(["https://a.example:8443"]).place(url.decode("latin-1"))
+        assert (place.authority, place.encrypted) == ("a.example:8443", True)
+        assert place.target.startswith("/")
+        assert place.target.isascii()
+
+
 @given(
     encoding=st.sampled_from(["linear16", "linear32", "float32", "mulaw", "alaw", "opus"]),
     sample_rate_hz=st.sampled_from([0, 7999, 8000, 11025, 16000, 44100, 192_000, 1 << 31]),
