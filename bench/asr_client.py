@@ -54,6 +54,7 @@ async def play(
     language_code: str,
     speed: float = 1.0,
     mode: str = "diff",
+    frame_s: float = MESSAGE_S,
     on_message: Callable[[float, str], None] = lambda _sent_s, _message: None,
 ) -> Watched:
     """Play s16le 16 kHz mono audio through a session.
@@ -64,6 +65,7 @@ async def play(
         language_code: Its language, or ``auto``.
         speed: 1 is the pace of speech.
         mode: ``diff`` or ``full``.
+        frame_s: Audio in one message, in seconds.
         on_message: Is given each message, after the seconds of audio that had been sent by then.
 
     """
@@ -75,7 +77,7 @@ async def play(
         asyncio.TaskGroup() as tasks,
     ):
         progress = _Progress()
-        tasks.create_task(_send(socket, pcm, speed, progress), name="bench.send")
+        tasks.create_task(_send(socket, pcm, speed, frame_s, progress), name="bench.send")
         async with asyncio.timeout(len(pcm) / 32_000 / speed * 10 + _READY_TO_STOP_S):
             async for message in socket:
                 on_message(progress.sent_s, str(message))
@@ -110,11 +112,13 @@ def _take(watched: Watched, message: str, mode: str) -> bool:
     return False
 
 
-async def _send(socket: ClientConnection, pcm: bytes, speed: float, progress: _Progress) -> None:
-    size = round(MESSAGE_S * SAMPLE_RATE_HZ) * BYTES_PER_SAMPLE
+async def _send(
+    socket: ClientConnection, pcm: bytes, speed: float, frame_s: float, progress: _Progress
+) -> None:
+    size = round(frame_s * SAMPLE_RATE_HZ) * BYTES_PER_SAMPLE
     progress.started_s = started = time.monotonic()
     for index, start in enumerate(range(0, len(pcm), size)):
-        due = started + (index + 1) * MESSAGE_S / speed
+        due = started + (index + 1) * frame_s / speed
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         progress.late_s = max(progress.late_s, time.monotonic() - due)
         await socket.send(pcm[start : start + size])

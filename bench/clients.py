@@ -23,7 +23,7 @@ from bench.mesh import Served
 from services.cli import resuming
 from services.common.channel import open_channel
 from services.common.timeline import SAMPLE_RATE_HZ
-from tests.robustness.fuzz import Doors, Mutator
+from tests.robustness.doors import Doors, Mutator
 from tests.robustness.proxy import Proxy
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc

@@ -13,7 +13,8 @@ from typing import Any
 import grpc.aio
 
 from bench.corpus import BYTES_PER_S, Clip, TimedWord
-from services.common.channel import open_channel
+from services.common.audio import BYTES_PER_SAMPLE
+from services.common.timeline import SAMPLE_RATE_HZ
 from voxmesh.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 
 FRAME_S = 0.1
@@ -108,6 +109,7 @@ async def converse(
     clip: Clip,
     *,
     pace: float = 1.0,
+    frame_s: float = FRAME_S,
     on_sent: Callable[[float], None] = lambda _audio_s: None,
 ) -> Heard:
     """Play a clip into a session as if it were spoken now.
@@ -116,17 +118,19 @@ async def converse(
         target: The gateway, as ``host:port``.
         clip: What is said.
         pace: Seconds of audio sent in a second; 1 is that of speech.
+        frame_s: Audio in one message, in seconds.
         on_sent: Is told of each message that is sent, in seconds of audio.
 
     """
     heard = Heard(pace=pace)
-    sending = _Sending(clip, heard, on_sent)
+    sending = _Sending(clip, heard, frame_s, on_sent)
     called = time.monotonic()
     try:
         async with (
-            open_channel(target) as channel,
+            own_channel(target) as channel,
             asyncio.timeout(2 * clip.audio_s / pace + _ANSWER_S),
         ):
+            await channel.channel_ready()  # or the audio begins while it connects
             call = gateway_pb2_grpc.GatewayServiceStub(channel).Converse(sending.requests())
             async for answer in call:
                 _take(heard, answer, sending.clock_s())
@@ -137,6 +141,11 @@ async def converse(
     heard.failed_after_s = time.monotonic() - called if heard.failure else 0.0
     heard.finished_s = sending.clock_s()
     return heard
+
+
+def own_channel(target: str) -> grpc.aio.Channel:
+    """A channel that shares its connection with no other of the process: clients do not either."""
+    return grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
 
 
 def _take(heard: Heard, answer: gateway_pb2.ConverseResponse, at_s: float) -> None:
@@ -158,9 +167,12 @@ def _take(heard: Heard, answer: gateway_pb2.ConverseResponse, at_s: float) -> No
 class _Sending:
     """The requests of one session, and its clock."""
 
-    def __init__(self, clip: Clip, heard: Heard, on_sent: Callable[[float], None]) -> None:
+    def __init__(
+        self, clip: Clip, heard: Heard, frame_s: float, on_sent: Callable[[float], None]
+    ) -> None:
         self._clip = clip
         self._heard = heard
+        self._frame_s = frame_s
         self._on_sent = on_sent
         self._started = 0.0
 
@@ -176,7 +188,7 @@ class _Sending:
         )
         yield gateway_pb2.ConverseRequest(open=opening)
         self._started = time.monotonic()
-        size = round(FRAME_S * BYTES_PER_S)
+        size = round(self._frame_s * SAMPLE_RATE_HZ) * BYTES_PER_SAMPLE
         for first in range(0, len(clip.pcm), size):
             frame = clip.pcm[first : first + size]
             # A frame can be sent when its last sample has been spoken.

@@ -237,6 +237,42 @@ def _soak(found: Found) -> str:
     return f"{counted}\n\n{_table(columns, rows)}\n\n{sessions}\n\n{picture}"
 
 
+def _deepgram(found: Found) -> str:
+    columns = ["s", "p50", "p90", "p99", "measured"]
+    rows = [
+        [label, *(found[key][percent] for percent in ("p50", "p90", "p99")), found[number]]
+        for label, key, number in _PROMPTNESS
+    ]
+    return f"{found['sessions']} sessions, {found['at_once']} at once.\n\n{_table(columns, rows)}"
+
+
+_PROMPTNESS = (
+    ("sent, and not spoken of in an interim result", "interim_behind_s", "interims"),
+    ("age of the last word of an interim result", "last_word_old_s", "interims"),
+    ("word first shown", "first_shown_s", "words_timed"),
+    ("word final", "final_s", "words_timed"),
+    ("`Finalize` to its answer", "finalize_s", "finalizes"),
+    ("`CloseStream` to the end of the connection", "close_s", "closes"),
+)
+
+
+def _cost(found: Found) -> str:
+    columns = [f"{found['loads'][0]['sessions']} sessions over", "cores", "cores per session"]
+    columns += ["MB (USS)", "MB per session: USS", "PSS", "RSS", "answers after, p50 / p99 s"]
+    rows = [
+        [
+            *(load["protocols"], load["cores"], f"{load['cores_per_session']:.4f}", load["uss_mb"]),
+            *(load[f"{kind}_mb_per_session"] for kind in ("uss", "pss", "rss")),
+            f"{load['answer_s']['p50']:.3f} / {load['answer_s']['p99']:.3f}",
+        ]
+        for load in found["loads"]
+    ]
+    parts = [[part["part"], part["cpu_ms_per_audio_s"], part["percent"]] for part in found["parts"]]
+    divided = _table(["all of them, mixed", "ms of CPU for 1 s of audio", "%"], parts)
+    message = f"{found['frame_ms']} ms of audio in a message."
+    return f"{message}\n\n{_table(columns, rows)}\n\n{divided}"
+
+
 def _updates(found: Found) -> str:
     columns = ["a minute, first five and last five", "bytes", "messages", "gateway CPU, s"]
     costs = ("sent_bytes", "messages", "gateway_cpu_s")
@@ -296,6 +332,8 @@ _TABLES = {
     "pauses": _pauses,
     "growth": _growth,
     "soak": _soak,
+    "deepgram": _deepgram,
+    "cost": _cost,
     "updates": _updates,
     "versus": _versus,
 }

@@ -80,6 +80,25 @@ class ServedMesh:
         return self.output.read_text(errors="replace")
 
 
+_MESHES = {"mesh", "own_mesh"}
+"""Fixtures that start a mesh."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let processes share the tests (``-n``): those with a mesh stay in one, and come first.
+
+    Elsewhere files stay together: each model is loaded by few, and only one mesh works at a time.
+    """
+    items.sort(key=lambda item: _group(item) != "mesh")
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    has_mesh = not _MESHES.isdisjoint(getattr(item, "fixturenames", ()))
+    return "mesh" if has_mesh else item.nodeid.partition("::")[0]
+
+
 @pytest.fixture(scope="session")
 def models() -> Models:
     """Where an installed model lies, by name."""
@@ -143,8 +162,13 @@ def own_mesh(models: Models) -> Callable[..., AbstractContextManager[ServedMesh]
 
 
 @contextmanager
-def serve(model: str, *options: str, start_s: float = 120) -> Iterator[ServedMesh]:
-    """Run ``voxmesh serve`` on free ports for as long as the block takes, then stop it kindly."""
+def serve(
+    model: str, *options: str, start_s: float = 120, **variables: str
+) -> Iterator[ServedMesh]:
+    """Run ``voxmesh serve`` on free ports for as long as the block takes, then stop it kindly.
+
+    What else it finds in its environment can be named.
+    """
     port, grpc_port, metrics_port = _free_ports()
     with TemporaryDirectory(prefix="voxmesh-test-") as folder:
         output = Path(folder) / "output"
@@ -159,7 +183,7 @@ def serve(model: str, *options: str, start_s: float = 120) -> Iterator[ServedMes
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONUNBUFFERED": "1", "XDG_RUNTIME_DIR": folder},
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "XDG_RUNTIME_DIR": folder} | variables,
             )
         try:
             _await_welcome(process, output, start_s)

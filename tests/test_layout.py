@@ -27,7 +27,7 @@ MAY_WAIT = {
         *("gateway", "session", "stage", "recovery", "upstream", "pools", "tasks"),
         *("auth", "link", "live_session", "resumption"),
         *("pipe", "raw_decoder", "container_decoder", "header_decoder", "audio_input"),
-        *("inbox", "throttle"),
+        *("inbox", "throttle", "fetch"),
     },
 }
 """Modules that know gRPC or asyncio: those at the edges, and those that gather many streams. All

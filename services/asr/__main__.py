@@ -62,7 +62,8 @@ def paces(chosen: Settings) -> Paces:
         agreement=chosen.agreement,
         agreed_attention=samples_of_frames(chosen.agreed_threshold),
         pause=samples_of_ms(chosen.pause_ms),
-        sure=chosen.pause_probability,
+        sure=samples_of_ms(chosen.sure_ms),
+        sure_probability=chosen.pause_probability,
         quiet=samples_of_ms(chosen.quiet_ms),
         context=chosen.context_tokens,
     )

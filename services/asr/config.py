@@ -53,7 +53,7 @@ class Settings(ServiceSettings):
     """The same when there is none left, in milliseconds."""
     admit_step_ms: int = Field(default=1000, ge=100, le=10_000)
     """A new live stream is refused if all would then be decoded less often than this, or if windows
-    wait for 0.15 s already; in milliseconds."""
+    wait for 0.15 of it already; in milliseconds."""
     policy: Literal["either", "local-agreement", "align-att"] = "either"
     """What makes a live word certain: hypotheses that share it, attention alone, or either."""
     agreement: int = Field(default=2, ge=2, le=5)
@@ -64,11 +64,14 @@ class Settings(ServiceSettings):
     frame_threshold: int = Field(default=60, ge=0, le=200)
     """AlignAtt: a word waits while attention places it this close to the end of the audio, in
     encoder frames of 20 ms."""
-    pause_ms: int = Field(default=200, ge=0, le=2000)
+    pause_ms: int = Field(default=120, ge=0, le=2000)
     """Quiet that makes a live stream be decoded at once, before the VAD knows that nobody speaks,
     in milliseconds; 0: wait for the VAD."""
+    sure_ms: int = Field(default=200, ge=0, le=2000)
+    """Quiet after which the words of such a pause are committed if each of them is probable enough,
+    in milliseconds."""
     pause_probability: float = Field(default=0.8, ge=0, le=1)
-    """Words are committed at such a pause if each of them is so probable."""
+    """How probable that is."""
     quiet_ms: int = Field(default=400, ge=0, le=2000)
     """Quiet after which the words of such a pause are committed anyhow, in milliseconds."""
     context_tokens: int = Field(default=32, ge=0, le=200)

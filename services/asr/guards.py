@@ -106,11 +106,36 @@ def loop_start(words: Sequence[Word]) -> int | None:
     A loop is a cycle of 1 to 8 words that fills the end at least three times, and at least eight
     words of it.
     """
-    keys = [word.text.strip().casefold() for word in words]
+    found = _loop(_spellings(words))
+    if found is None:
+        return None
+    cycle, length = found
+    return len(words) - length + cycle
+
+
+def without_loops(words: Sequence[Word]) -> tuple[Word, ...]:
+    """The words with one round of each loop, wherever it is: loops are not always regular."""
+    spellings = _spellings(words)
+    for end in range(len(words) + 1):
+        if (found := _loop(spellings[:end])) is not None:
+            cycle, length = found
+            behind = end
+            while behind < len(words) and spellings[behind] == spellings[behind - cycle]:
+                behind += 1
+            return without_loops([*words[: end - length + cycle], *words[behind:]])
+    return tuple(words)
+
+
+def _spellings(words: Sequence[Word]) -> list[str]:
+    return [word.text.strip().casefold() for word in words]
+
+
+def _loop(spellings: Sequence[str]) -> tuple[int, int] | None:
+    """The words in a round of the loop that these end in, and in all its rounds."""
     for cycle in range(1, _LONGEST_CYCLE + 1):
         length = cycle
-        while length < len(keys) and keys[-1 - length] == keys[-1 - length + cycle]:
+        while length < len(spellings) and spellings[-1 - length] == spellings[-1 - length + cycle]:
             length += 1
         if length >= max(_MIN_LOOP_WORDS, _MIN_REPEATS * cycle):
-            return len(keys) - length + cycle
+            return cycle, length
     return None

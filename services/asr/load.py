@@ -12,8 +12,9 @@ _COST_BATCHES = 16.0
 _ALIKE_WINDOWS = 64.0
 _UTILISATION_S = 5.0
 _WAIT_WINDOWS = 16.0
-_MAX_WAIT_S = 0.15
-"""Live windows that wait for a worker longer than this, on average, leave no room for more."""
+_MAX_WAIT_SHARE = 0.15
+"""Live windows that wait for a worker, on average, longer than this share of the step with which
+streams are let in, leave no room for more."""
 _MAX_FILE_RUN_S = 1.0
 """A live window may have to wait for the files being decoded: not longer than this, if it can be
 helped."""
@@ -137,7 +138,7 @@ class Load:
 
     def has_room(self, speaking: int) -> bool:
         """Whether so many live streams can be decoded often enough, and in time."""
-        return self._fit(speaking) and self.wait_s <= _MAX_WAIT_S
+        return self._fit(speaking) and self.wait_s <= _MAX_WAIT_SHARE * self._longest_s
 
     @property
     def capacity(self) -> int:
@@ -148,8 +149,12 @@ class Load:
         return fitting
 
     def _fit(self, speaking: int) -> bool:
-        longest_s = min(self._limits.admit_step_s, self._limits.max_step_s)
-        return self.admitted_step_s(speaking) <= longest_s
+        return self.admitted_step_s(speaking) <= self._longest_s
+
+    @property
+    def _longest_s(self) -> float:
+        """The step with which streams are let in."""
+        return min(self._limits.admit_step_s, self._limits.max_step_s)
 
     def files_at_once(self, speaking: int) -> int:
         """Windows of files in one batch, while so many live streams speak."""

@@ -209,7 +209,7 @@ class _Stream:
             hypothesis = None
             if step.window is not None:
                 hypothesis = await self._scheduler.recognize(
-                    step.window, self._seat, final=step.final or step.paused
+                    step.window, self._seat, final=step.final or step.sure_at is not None
                 )
                 self._num_decoded += 1
                 if self._seat.live:

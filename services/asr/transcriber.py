@@ -23,7 +23,7 @@ from services.asr.events import (
     Moved,
     Tail,
 )
-from services.asr.guards import Verdict, heard_words, judge, loop_start
+from services.asr.guards import Verdict, heard_words, judge, without_loops
 from services.asr.policies.align_att import attended
 from services.asr.policies.continuation import continuation
 from services.asr.policies.local_agreement import agree
@@ -85,8 +85,9 @@ class Cadence:
     """and how far from the end of the audio attention has to place it."""
     pause: int
     """Quiet that makes a live stream be decoded at once: what is said may be complete. 0: none."""
-    sure: float
-    """How probable each word that waits has to be, for all of them to be certain then."""
+    sure: int
+    """Quiet after which the words that wait are certain, if each of them is so probable:"""
+    sure_probability: float
     quiet: int
     """Quiet after which they are certain anyhow."""
     context: int
@@ -115,8 +116,8 @@ class Step:
     """Everything in the window is to be committed."""
     full: bool
     """The window is as long as it may be and more audio waits behind it."""
-    paused: bool
-    """It is quiet behind the words."""
+    sure_at: int | None = None
+    """It is quiet behind the words; if it is until here, they are certain if they are probable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,14 +258,14 @@ class Transcriber:
         final = mark is not None and end == mark.sample
         full = not final and end == limit
         known = None if full else self._known(end)
-        if known is not None and (final or self._is_quiet(end)):
-            return Step(None, known, end if final else self._through, final, full, paused=True)
-        paused = not (final or full) and self._is_pause(end)
-        if not (final or full or paused or self._is_new_audio(end, step_samples)):
+        if known is not None and (final or self._is_decided(end)):
+            return Step(None, known, end if final else self._through, final, full)
+        sure_at = None if final or full else self._pause(end)
+        if not (final or full or sure_at or self._is_new_audio(end, step_samples)):
             return None
         long_enough = self._undecided(end) >= _MIN_SPEECH_SAMPLES
         window = self._window(end) if long_enough or self._pending else None
-        return Step(window, None, end, final, full, paused)
+        return Step(window, None, end, final, full, sure_at)
 
     def complete(self, step: Step, hypothesis: Hypothesis | None) -> list[Event]:
         """Learn from a step.
@@ -329,7 +330,7 @@ class Transcriber:
         Whisper takes the pause for the end, now and then, and says nothing of what follows.
         """
         said = [*self._committed[-1:], *words[-1:]]
-        hold = 0 if step.final or step.paused else _UNSURE_SAMPLES
+        hold = 0 if step.final or step.sure_at is not None else _UNSURE_SAMPLES
         if not said:
             return None
         return self._audio.resumes(said[-1].end_sample, step.end_sample - hold)
@@ -376,18 +377,26 @@ class Transcriber:
         new = min(end, self._speech_end) - max(self._through, self._first)
         return self._cadence.live and new >= step_samples
 
-    def _is_pause(self, end: int) -> bool:
-        """Whether it has become quiet behind what was decoded."""
+    def _pause(self, end: int) -> int | None:
+        """If it has become quiet behind what was decoded: until when it is to stay so."""
         pause = self._cadence.pause
         if not (self._cadence.live and pause > 0):
-            return False
+            return None
         loud_until = self._audio.loud_until
-        return loud_until > self._first and self._through < loud_until + pause <= end
+        paused = loud_until > self._first and self._through < loud_until + pause <= end
+        return loud_until + self._cadence.sure if paused else None
 
-    def _is_quiet(self, end: int) -> bool:
+    def _is_decided(self, end: int) -> bool:
         """Whether it has been quiet behind words that wait for so long that they are certain."""
-        waiting = bool(self._pending) and bool(self._language)
-        return waiting and end >= self._audio.loud_until + self._cadence.quiet
+        if not (self._pending and self._language):
+            return False
+        quiet = end - self._audio.loud_until
+        return quiet >= self._cadence.quiet or (
+            quiet >= self._cadence.sure and self._are_probable(self._pending)
+        )
+
+    def _are_probable(self, words: Sequence[Word]) -> bool:
+        return all(word.probability >= self._cadence.sure_probability for word in words)
 
     def _known(self, end: int) -> Decoded | None:
         """The newest decoding, if all that was said before a position was in it, and a pause.
@@ -436,9 +445,15 @@ class Transcriber:
             return whole or sum(1 for word in words if word.first_sample < limit)
         if not self._language:
             return 0
-        if step.paused and all(word.probability >= self._cadence.sure for word in words):
+        if self._stayed_quiet(step) and self._are_probable(words):
             return len(words)
         return max(self._attended(step, words), self._agreed(step, words))
+
+    def _stayed_quiet(self, step: Step) -> bool:
+        """Whether a pause has lasted, whatever came behind it."""
+        if step.sure_at is None or self._heard < step.sure_at:
+            return False
+        return self._audio.is_quiet(step.end_sample, step.sure_at)
 
     def _attended(self, step: Step, words: tuple[Word, ...]) -> int:
         if self._cadence.policy is Policy.LOCAL_AGREEMENT:
@@ -546,5 +561,5 @@ def _believed(words: tuple[Word, ...], verdict: Verdict) -> tuple[Word, ...]:
     if verdict is Verdict.NO_SPEECH:
         return ()
     if verdict is Verdict.REPETITION:
-        return words[: loop_start(words)]
+        return without_loops(words)
     return words

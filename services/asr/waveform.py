@@ -56,6 +56,10 @@ class Waveform:
                 return min(first + (int(frames[-1]) + 1) * _FRAME_SAMPLES, first + len(run))
         return 0
 
+    def is_quiet(self, first_sample: int, end_sample: int) -> bool:
+        """Whether no frame of a span is loud."""
+        return self.loudest(first_sample, end_sample) <= self._loud
+
     def loudest(self, first_sample: int, end_sample: int) -> float:
         """The energy of the loudest 20 ms of a span; 0 if it is empty."""
         return float(self._frames(first_sample, end_sample).max(initial=0.0))

@@ -60,14 +60,13 @@ class Ring:
                 f"[{first_sample}, {end_sample}) is not within [{self._first}, {self._end})"
             )
         parts = []
-        for start, pcm in self._blocks:
-            if start >= end_sample:
+        for start, pcm in reversed(self._blocks):  # most often the newest is asked for
+            if start < end_sample:
+                begin = max(0, first_sample - start) * BYTES_PER_SAMPLE
+                parts.append(pcm[begin : (end_sample - start) * BYTES_PER_SAMPLE])
+            if start <= first_sample:
                 break
-            begin = max(0, first_sample - start) * BYTES_PER_SAMPLE
-            end = (end_sample - start) * BYTES_PER_SAMPLE
-            if begin < len(pcm):
-                parts.append(pcm[begin:end])
-        return b"".join(parts)
+        return b"".join(reversed(parts))
 
     def release(self, before_sample: int) -> None:
         """Forget everything before a position."""

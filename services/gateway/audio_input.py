@@ -19,8 +19,30 @@ SAMPLE_BYTES: dict[Encoding, int] = {
 }
 
 
+PacketCodec = Literal["opus", "speex", "g729", "amr-nb", "amr-wb"]
+PACKET_RATES_HZ: dict[PacketCodec, tuple[int, ...]] = {
+    "opus": (48000,),
+    "speex": (8000, 16000, 32000),
+    "g729": (8000,),
+    "amr-nb": (8000,),
+    "amr-wb": (16000,),
+}
+MAX_CHANNELS = 8
+
+
 class EmptyAudioError(InvalidRequestError):
     """A container was announced and not one byte of it came."""
+
+
+def check_channels(channels: int) -> None:
+    """Refuse a number of channels that is not served.
+
+    Raises:
+        InvalidRequestError: It is not.
+
+    """
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise InvalidRequestError(f"{channels} channels are not within 1 to {MAX_CHANNELS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +67,7 @@ class RawFormat:
             raise InvalidRequestError(
                 f"a sample rate of {self.sample_rate_hz} Hz is not within 8000 to 192000"
             )
-        if not 1 <= self.channels <= 8:
-            raise InvalidRequestError(f"{self.channels} channels are not within 1 to 8")
+        check_channels(self.channels)
 
     @property
     def frame_bytes(self) -> int:
@@ -61,26 +82,54 @@ class ContainerFormat:
     hint: str | None = None
     """What the client calls it: a MIME type, file name or format. The bytes decide; the hint only
     makes the search for the first frame of an MP3 or AAC that begins with junk go further."""
+    apart: bool = False
+    """Whether blocks hold the samples of all its channels, interleaved, and not their mean."""
 
 
-AudioFormat = RawFormat | ContainerFormat
+@dataclass(frozen=True, slots=True)
+class PacketFormat:
+    """Packets of a codec without a container. Each ``write`` hands over one, or several whole.
+
+    Raises:
+        InvalidRequestError: The codec has no such rate.
+
+    """
+
+    codec: PacketCodec
+    sample_rate_hz: int
+
+    def __post_init__(self) -> None:
+        if self.sample_rate_hz not in (rates := PACKET_RATES_HZ[self.codec]):
+            known = " or ".join(str(rate) for rate in rates)
+            raise InvalidRequestError(
+                f"a sample rate of {self.sample_rate_hz} Hz is not one of {self.codec}: {known}"
+            )
+
+
+FileFormat = RawFormat | ContainerFormat
+AudioFormat = FileFormat | PacketFormat
 
 
 class Decoder(Protocol):
     """Takes one client's audio apart. One task writes, one other reads ``blocks``."""
 
     async def write(self, data: bytes) -> None:
-        """Hand over the next bytes, cut anywhere. Waits while the decoder is behind.
+        """Hand over the next bytes, cut anywhere but in packets. Waits while the decoder is behind.
 
-        After ``close``, or once ``blocks`` has failed, the bytes are dropped.
+        After ``close`` or ``abandon``, or once ``blocks`` has failed, the bytes are dropped.
         """
 
-    @property
-    def pending(self) -> bool:
-        """Whether bytes that were written have not been looked at yet."""
+    async def drained(self) -> None:
+        """Return when ``blocks`` has yielded what can be said of the bytes so far, and is asked on.
+
+        Likewise when it has ended, or is abandoned. To be awaited by the task that writes.
+        """
 
     def close(self) -> None:
         """Nothing more will be written: ``blocks`` ends after what was."""
+
+    def abandon(self) -> None:
+        """Nobody reads ``blocks`` any more: whoever waits is let go."""
 
     def blocks(self) -> AsyncIterator[bytes]:
         """The samples, at most ``BLOCK_BYTES`` at a time. To be read once.

@@ -4,6 +4,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import ServiceSettings
+from services.gateway.fetch_hosts import FetchError, FetchHosts
 
 
 class Settings(ServiceSettings):
@@ -44,6 +45,9 @@ class Settings(ServiceSettings):
     """Longest recording that is taken as an upload, in seconds of audio."""
     max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1024)
     """Largest upload, in bytes."""
+    fetch_hosts: tuple[str, ...] = ()
+    """Hosts that /v1/listen fetches recordings from where a client names a URL, as a JSON list:
+    media.example.org, https://media.example.org:8443, http://10.0.0.7:9000; empty: none."""
     grpc_max_message_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, le=1024 * 1024 * 1024)
     """Largest message that a gRPC client may send, in bytes: to Riva's Recognize, a recording."""
     ring_s: int = Field(default=60, ge=45, le=600)
@@ -77,6 +81,15 @@ class Settings(ServiceSettings):
     """Without the VAD for so long, everything counts as speech, in seconds."""
     asr_patience_s: float = Field(default=20.0, ge=0, le=600)
     """Without the recogniser for so long, the session ends with an error, in seconds."""
+
+    @field_validator("fetch_hosts")
+    @classmethod
+    def _hosts(cls, fetch_hosts: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            FetchHosts(fetch_hosts)
+        except FetchError as error:
+            raise ValueError(str(error)) from error
+        return fetch_hosts
 
     @field_validator("tls_key_file")
     @classmethod

@@ -6,21 +6,19 @@ choice, and may open nothing but the bytes at hand.
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 import av
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.container import InputContainer
 from av.error import FFmpegError
 
-from services.common.audio import BYTES_PER_SAMPLE
-from services.common.errors import InvalidRequestError, StreamTooLongError
-from services.common.timeline import SAMPLE_RATE_HZ
-from services.gateway.audio_input import BLOCK_BYTES, EmptyAudioError
+from services.common.errors import InvalidRequestError
+from services.gateway.audio_input import EmptyAudioError
 from services.gateway.byte_source import ReadNext, Source
 from services.gateway.mp4 import BoxSource, SpooledSource, index_comes_first
+from services.gateway.resampler import Limits, blocks
 from services.gateway.sniff import ID3_HEADER_BYTES, Found, id3_bytes, sniff
 from services.gateway.wav import trim_wav
 
@@ -34,40 +32,19 @@ _SEARCH_BYTES = 1 << 13
 """How far into the input the first frame of an MP3 or AAC is looked for."""
 _HINTED_SEARCH_BYTES = 1 << 17
 """How far, if the client says that there is one."""
-_RATES_HZ = range(4000, 768_001)
-"""Rates that are resampled. From a lower one, a frame of a few bytes would become minutes."""
 _SPOOL_MEMORY_BYTES = 1 << 22
 """What a spooled MP4 may take of memory before it goes to disk."""
 
 _ACCEPTED = "WAV, FLAC, Ogg, WebM, MP3, AAC, MP4/M4A, AIFF, CAF, AMR and AU"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one input may cost."""
-
-    max_duration_s: float
-    max_spool_bytes: int
-
-    @property
-    def max_samples(self) -> int:
-        """The longest audio, in samples."""
-        return round(self.max_duration_s * SAMPLE_RATE_HZ)
-
-    def check_claimed(self, duration_s: float | None) -> None:
-        """Refuse what says itself that it is too long; most inputs say nothing."""
-        if duration_s is not None and duration_s > self.max_duration_s:
-            raise self.too_long()
-
-    def too_long(self) -> StreamTooLongError:
-        """What is raised about longer audio."""
-        return StreamTooLongError(f"audio is limited to {self.max_duration_s:g} s")
-
-
-def decode(read_next: ReadNext, limits: Limits, *, hint: str | None = None) -> Iterator[bytes]:
+def decode(
+    read_next: ReadNext, limits: Limits, *, hint: str | None = None, apart: bool = False
+) -> Iterator[bytes]:
     """Yield the samples of the first audio track, at most ``BLOCK_BYTES`` at a time.
 
-    Input that ends early or is damaged in places yields what could be decoded.
+    Input that ends early or is damaged in places yields what could be decoded. Channels are mixed,
+    or interleaved if they are to stay ``apart``.
 
     Raises:
         InvalidRequestError: The input is not audio, or nothing of it could be decoded.
@@ -75,6 +52,27 @@ def decode(read_next: ReadNext, limits: Limits, *, hint: str | None = None) -> I
         StreamTooLongError: The audio is longer than allowed.
 
     """
+    with _opened(read_next, limits, hint) as container:
+        yield from blocks(_frames(container), limits, apart=apart)
+
+
+def channels_of(read_next: ReadNext, limits: Limits, *, hint: str | None = None) -> int:
+    """How many channels the first audio track begins with.
+
+    Raises:
+        InvalidRequestError: The input is not audio, or nothing of it can be decoded.
+        StreamTooLongError: It says itself that it is longer than allowed.
+
+    """
+    with _opened(read_next, limits, hint) as container:
+        first = next(_frames(container), None)
+        if first is None:
+            raise InvalidRequestError("nothing of the input can be decoded")
+        return first.layout.nb_channels
+
+
+@contextmanager
+def _opened(read_next: ReadNext, limits: Limits, hint: str | None) -> Iterator[InputContainer]:
     source = Source(read_next)
     found = _recognise(source, hint)
     source.skip(found.offset)
@@ -92,7 +90,7 @@ def decode(read_next: ReadNext, limits: Limits, *, hint: str | None = None) -> I
             _check_track(container)
             if container.duration is not None:
                 limits.check_claimed(container.duration / av.time_base)
-            yield from _blocks(_pcm(container), limits)
+            yield container
 
 
 def _recognise(source: Source, hint: str | None) -> Found:
@@ -154,22 +152,6 @@ def _refuse(url: str, flags: int, options: dict[str, str]) -> NoReturn:
     raise InvalidRequestError("the input names other inputs, and none is opened")
 
 
-def _pcm(container: InputContainer) -> Iterator[bytes]:
-    """Resample what is decoded; a track may change its rate or channels on the way."""
-    resampler, setup = _new_resampler(), None
-    for frame in _frames(container):
-        now = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if setup not in {None, now}:
-            yield _resample(resampler, None)
-            resampler = _new_resampler()
-        if frame.sample_rate not in _RATES_HZ:
-            raise InvalidRequestError(f"a sample rate of {frame.sample_rate} Hz is not supported")
-        setup = now
-        yield _resample(resampler, frame)
-    if setup is not None:
-        yield _resample(resampler, None)
-
-
 def _frames(container: InputContainer) -> Iterator[AudioFrame]:
     """Decode the first track. Damaged packets are left out; an unreadable place is the end."""
     codec = container.streams.audio[0].codec_context
@@ -195,38 +177,3 @@ def _packets(container: InputContainer) -> "Iterator[Packet[AudioStream] | None]
         # PyAV's own request to the codec at the end, or an empty packet, which would look like it.
         if packet.size:
             yield packet
-
-
-def _new_resampler() -> AudioResampler:
-    return AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
-
-
-def _resample(resampler: AudioResampler, frame: AudioFrame | None) -> bytes:
-    if frame is not None:
-        frame.pts = None
-    try:
-        blocks = resampler.resample(frame)
-    except (FFmpegError, ValueError) as error:
-        raise InvalidRequestError("the input's channels cannot be mixed to one") from error
-    return b"".join(block.to_ndarray().tobytes() for block in blocks)
-
-
-def _blocks(pieces: Iterator[bytes], limits: Limits) -> Iterator[bytes]:
-    """Cut the samples into blocks, up to the longest duration.
-
-    Raises:
-        InvalidRequestError: There is not one sample.
-        StreamTooLongError: There are more samples.
-
-    """
-    room = limits.max_samples * BYTES_PER_SAMPLE
-    heard = False
-    for piece in pieces:
-        heard = heard or bool(piece)
-        for start in range(0, min(len(piece), room), BLOCK_BYTES):
-            yield piece[start : min(start + BLOCK_BYTES, room)]
-        room -= len(piece)
-        if room < 0:
-            raise limits.too_long()
-    if not heard:
-        raise InvalidRequestError("nothing of the input could be decoded: it is damaged or cut off")

@@ -1,4 +1,4 @@
-"""What a client sends as audio -> 16 kHz mono s16, in order and without a sample lost or added.
+"""What a client sends as audio -> 16 kHz s16, in order and without a sample lost or added.
 
 Raw samples are converted on the spot; containers are decoded on a thread while they arrive.
 """
@@ -12,9 +12,13 @@ from services.gateway.audio_input import (
     Decoder,
     EmptyAudioError,
     Encoding,
+    FileFormat,
+    PacketCodec,
+    PacketFormat,
     RawFormat,
+    check_channels,
 )
-from services.gateway.container_decoder import open_container
+from services.gateway.container_decoder import count_channels, open_container, open_packets
 from services.gateway.header_decoder import open_either
 from services.gateway.raw_decoder import open_raw
 
@@ -25,7 +29,12 @@ __all__ = [
     "Decoder",
     "EmptyAudioError",
     "Encoding",
+    "FileFormat",
+    "PacketCodec",
+    "PacketFormat",
     "RawFormat",
+    "check_channels",
+    "count_channels",
     "open_decoder",
 ]
 
@@ -44,10 +53,11 @@ def open_decoder(
         max_duration_s: The longest audio that is decoded.
         max_spool_bytes: The longest MP4 with its index at the end: it is kept in a temporary file
             until it is complete, because nothing can be decoded before.
-        may_have_header: Whether what is announced as raw may be a container all the same.
+        may_have_header: Whether what is announced as raw, or as packets, may be a container all
+            the same.
 
     """
-    if may_have_header and isinstance(audio_format, RawFormat):
+    if may_have_header and isinstance(audio_format, RawFormat | PacketFormat):
         return open_either(
             audio_format,
             lambda found: open_decoder(
@@ -56,6 +66,8 @@ def open_decoder(
         )
     if isinstance(audio_format, RawFormat):
         return open_raw(audio_format, max_duration_s=max_duration_s)
+    if isinstance(audio_format, PacketFormat):
+        return open_packets(audio_format, max_duration_s=max_duration_s)
     return open_container(
         audio_format, max_duration_s=max_duration_s, max_spool_bytes=max_spool_bytes
     )

@@ -15,6 +15,7 @@ from services.common.timeline import samples, samples_of_ms
 from services.common.tls import mesh_identity
 from services.gateway.auth import Keys
 from services.gateway.config import Settings
+from services.gateway.fetch_hosts import FetchHosts
 from services.gateway.link import Link
 from services.gateway.pools import ModelInfo, Pools
 from services.gateway.recovery import Patience
@@ -33,6 +34,7 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.keys = Keys(Path(settings.keys_file) if settings.keys_file else None)
+        self.fetch_hosts = FetchHosts(settings.fetch_hosts)
         self._identity = mesh_identity(settings)
         self.pools = Pools(settings.asr_targets, self._identity)
         self._vad = Link(settings.vad_target, self._identity)

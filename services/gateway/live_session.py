@@ -26,9 +26,6 @@ class LiveSession:
         self.over = asyncio.Event()
         """Set when nothing will be added to the transcript any more."""
         self._decoder = decoder
-        self._hungry = False
-        """Whether the session waits for the decoder."""
-        self._fed = Bell()
         self._connection: asyncio.Event | None = None
         self._moved = Bell()
 
@@ -41,7 +38,7 @@ class LiveSession:
             with first_error():
                 async with asyncio.TaskGroup() as tasks:
                     close = tasks.create_task(self._close(closing), name="live.close")
-                    await self.session.run(self._blocks())
+                    await self.session.run(self._decoder.blocks())
                     close.cancel()
         except MeshError as error:
             self.failure = error
@@ -50,7 +47,7 @@ class LiveSession:
             self.failure = error
         finally:
             self.over.set()
-            self._fed.ring()
+            self._decoder.abandon()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncio.Event]:
@@ -90,22 +87,9 @@ class LiveSession:
 
     async def flush(self) -> None:
         """Return when everything written so far is decided, or the session is over."""
-        while (self._decoder.pending or not self._hungry) and not self.over.is_set():
-            await self._fed.wait()
+        await self._decoder.drained()
         await self.session.flush()
 
     async def _close(self, closing: asyncio.Event) -> None:
         await closing.wait()
         self.close()
-
-    async def _blocks(self) -> AsyncIterator[bytes]:
-        blocks = self._decoder.blocks()
-        while True:
-            self._hungry = True
-            self._fed.ring()
-            try:
-                block = await anext(blocks)
-            except StopAsyncIteration:
-                return
-            self._hungry = False
-            yield block

@@ -26,6 +26,8 @@ class Pipe:
         self._ended = False
         self._abandoned = False
         self._loop_waits = False
+        self._starved = False
+        """Whether the reader waits, and nothing is there."""
 
     async def put(self, data: bytes) -> None:
         """Append, once less than the limit is waiting to be read.
@@ -52,6 +54,16 @@ class Pipe:
             with self._changed:
                 if self._ready():
                     return self._take()
+                self._starve()
+                self._await_change()
+            await self._changed_for_loop.wait()
+
+    async def starved(self) -> None:
+        """Return when the reader has taken everything and waits for more, or will read no more."""
+        while True:
+            with self._changed:
+                if self._starved or self._abandoned or (self._ended and not self._chunks):
+                    return
                 self._await_change()
             await self._changed_for_loop.wait()
 
@@ -64,7 +76,9 @@ class Pipe:
     def get_blocking(self) -> bytes | None:
         """Take as ``get`` does, waiting on this thread."""
         with self._changed:
-            self._changed.wait_for(self._ready)
+            if not self._ready():
+                self._starve()
+                self._changed.wait_for(self._ready)
             return self._take()
 
     def end(self) -> None:
@@ -79,11 +93,6 @@ class Pipe:
             self._abandoned = True
             self._chunks.clear()
             self._notify()
-
-    @property
-    def empty(self) -> bool:
-        """Whether everything put has been taken."""
-        return not self._chunks
 
     @property
     def abandoned(self) -> bool:
@@ -102,6 +111,7 @@ class Pipe:
         if data and not self._ended:
             self._chunks.append(data)
             self._size += len(data)
+            self._starved = False
             self._notify()
 
     def _take(self) -> bytes | None:
@@ -113,6 +123,11 @@ class Pipe:
         self._size -= len(data)
         self._notify()
         return data
+
+    def _starve(self) -> None:
+        if not self._starved:
+            self._starved = True
+            self._notify()
 
     def _await_change(self) -> None:
         # Under the lock, so that no change slips in between looking and waiting.

@@ -35,8 +35,6 @@ class _RawDecoder:
     def __init__(self, audio_format: RawFormat, max_duration_s: float) -> None:
         self._pipe = Pipe(_PENDING_BYTES)
         self._convert = _converter(audio_format)
-        self._converting = False
-        """Whether there is more of what was last taken from the pipe."""
         self._max_samples = round(max_duration_s * SAMPLE_RATE_HZ)
         self._max_duration_s = max_duration_s
         self._frame_bytes = audio_format.frame_bytes
@@ -48,9 +46,8 @@ class _RawDecoder:
         except AbandonedError:
             return
 
-    @property
-    def pending(self) -> bool:
-        return self._converting or not self._pipe.empty
+    async def drained(self) -> None:
+        await self._pipe.starved()
 
     def close(self) -> None:
         self._pipe.end()
@@ -76,9 +73,8 @@ class _RawDecoder:
             whole = len(data) - len(data) % self._frame_bytes
             for start in range(0, whole, self._step_bytes):
                 end = min(start + self._step_bytes, whole)
-                self._converting = end < whole
                 yield self._convert(data[start:end])
-                if self._converting:
+                if end < whole:
                     # A large message must not keep the event loop to itself.
                     await asyncio.sleep(0)
             rest = data[whole:]

@@ -100,8 +100,11 @@ class Session:
             notify=self._notify,
         )
         self._vad_lost = False
+        self._recogniser = AsrUpstream(
+            asr.channel, config, self.transcript, committed=self._committed
+        )
         self._asr = Stage(
-            AsrUpstream(asr.channel, config, self.transcript, committed=self._committed),
+            self._recogniser,
             self._speech.route,
             self._ring,
             limits.asr_patience,
@@ -138,6 +141,7 @@ class Session:
 
         """
         outcome = "left"
+        self._recogniser.promised = True
         try:
             with (
                 structlog.contextvars.bound_contextvars(session_id=self.config.session_id),
@@ -232,6 +236,8 @@ class Session:
             UpstreamError: They answer, but never say that they could go on without it.
 
         """
+        if self._ring.room >= num_samples:
+            return
         patience = self._limits.asr_patience
         try:
             async with asyncio.timeout(patience.stall_s + patience.lost_s):
@@ -258,6 +264,7 @@ class Session:
 
     def _moved(self) -> None:
         """A stage has answered: pass on what is known now."""
+        self._speech.follow_words()
         self._asr.wake()
         self._answered.ring()
         self._ring.release(self._needed_sample())

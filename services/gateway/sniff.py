@@ -73,11 +73,11 @@ def id3_bytes(head: bytes) -> int:
 
 
 def is_container(head: bytes) -> bool:
-    """Whether bytes that ought to be samples begin a file or MediaRecorder's stream instead.
+    """Whether what ought to be samples or packets begins a file or MediaRecorder's stream instead.
 
     Frames of MP3 and AAC are not looked for: samples may look like them.
     """
-    magic = (b"\x1a\x45\xdf\xa3", b"OggS", b"fLaC", b"ID3")
+    magic = (b"\x1a\x45\xdf\xa3", b"OggS", b"fLaC", b"ID3", b"#!AMR")
     wave = head.startswith(b"RIFF") and head[8:12] == b"WAVE"
     return head.startswith(magic) or wave or head[4:8] == b"ftyp"
 

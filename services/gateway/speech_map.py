@@ -15,6 +15,10 @@ RECORDED_HOLD_SAMPLES = samples_of_ms(1000)
 """Recorded speech is heard this late, when the VAD is sure of its end. So what is heard behind an
 end does not depend on how soon it is known, and a recording reads the same each time."""
 
+DEAF_PAUSE_SAMPLES = samples_of_ms(1000)
+"""Without a VAD, speech ends where no word has followed for so long. Words are placed less exactly
+than the VAD places speech, and the newest are heard a step late."""
+
 GAP_SAMPLES = samples_of_ms(250)
 """Silence is told of in pieces no shorter than this: four messages a second, at most."""
 
@@ -49,6 +53,8 @@ class SpeechMap:
         self._closing = False
         """Whether speech has ended and its last samples are not routed yet."""
         self._deaf = False
+        self._num_words = 0
+        """Words that were said when speech ended last, as far as words tell."""
         self._through = 0
         self._settled = 0
 
@@ -116,6 +122,27 @@ class SpeechMap:
         self._deaf = True
         self._speaking = True
         self._closing = False
+
+    def follow_words(self) -> None:
+        """Without a VAD, live speech ends where no word has followed for a while.
+
+        It starts with a word then. Everything is heard all the same.
+        """
+        transcript = self._transcript
+        if not (self._deaf and self._live and transcript.tail_known):
+            return
+        last = transcript.speech[-1]
+        if last.end_sample is not None:
+            said = (*transcript.words[self._num_words : self._num_words + 1], *transcript.tail)
+            if said:
+                transcript.start_speech(max(said[0].first_sample, last.end_sample))
+        elif transcript.words and not transcript.tail:
+            end_sample = transcript.words[-1].end_sample
+            paused = transcript.heard_sample - end_sample >= DEAF_PAUSE_SAMPLES
+            if paused and end_sample > last.first_sample:
+                self._num_words = len(transcript.words)
+                transcript.end_speech(end_sample)
+                self.route.add_mark()
 
     def received(self, end_sample: int) -> None:
         """Audio has come in; it is routed at once where there is no VAD."""

@@ -1,7 +1,7 @@
 """A stage of one session: a stream that is replaced, and its input replayed, when it is lost."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Generic
 
@@ -143,21 +143,25 @@ class Stage(Generic[RequestT, ResponseT]):
         A stage that cannot be reached refuses nobody: ``run`` goes on trying.
 
         Raises:
-            OverloadedError: Several replicas have no room.
+            OverloadedError: Those replicas that answer have no room.
             MeshError: The stage refuses for good.
 
         """
+        refused = None
         for _ in range(_ADMISSIONS):
             try:
                 self._admitted = await self._open()
             except StreamLostError as lost:
-                if lost.reason != "overloaded":
-                    await self._recover_from(lost)
-                    return
-                refused = lost
+                if lost.reason == "overloaded":
+                    refused = lost
+                    continue
+                await self._recover_from(lost)
+                if lost.reason == "deadline":
+                    break  # The client has waited long enough.
             else:
                 return
-        raise OverloadedError(str(refused)) from refused
+        if refused is not None:
+            raise OverloadedError(str(refused)) from refused
 
     def close(self) -> None:
         """Give the first stream up, if ``run`` was never called."""
@@ -210,7 +214,7 @@ class Stage(Generic[RequestT, ResponseT]):
             while accepted is None and pending:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 accepted = next((one for one in done if one.exception() is None), None)
-            return (accepted or first).result()
+            return (accepted or _first_refused(attempts) or first).result()
         finally:
             for attempt in attempts:
                 if attempt.done() and attempt is not accepted and attempt.exception() is None:
@@ -414,3 +418,14 @@ class Stage(Generic[RequestT, ResponseT]):
             self._first_sample = self._upstream.afresh(self.replay_sample)
             self._checkpoint = None
             self._refusals = 0
+
+
+def _first_refused(
+    attempts: "Iterable[asyncio.Task[Call[RequestT, ResponseT]]]",
+) -> "asyncio.Task[Call[RequestT, ResponseT]] | None":
+    """The attempt, of some that failed, that was told that there is no room."""
+    for attempt in attempts:
+        error = attempt.exception()
+        if isinstance(error, StreamLostError) and error.reason == "overloaded":
+            return attempt
+    return None

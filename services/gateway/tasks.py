@@ -14,16 +14,20 @@ class Bell:
     """
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._awaited: asyncio.Event | None = None
+        """The next ring; None: nobody waits for it."""
 
     def ring(self) -> None:
         """Wake all who wait now."""
-        self._event.set()
-        self._event = asyncio.Event()
+        if self._awaited is not None:
+            self._awaited.set()
+            self._awaited = None
 
     async def wait(self) -> None:
         """Sleep until the next ring."""
-        await self._event.wait()
+        if self._awaited is None:
+            self._awaited = asyncio.Event()
+        await self._awaited.wait()
 
 
 @contextmanager

@@ -1,12 +1,19 @@
 """Takes in uploads as they arrive: files to disk, the fields of a form to memory."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from tempfile import SpooledTemporaryFile
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
@@ -14,6 +21,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from services.common.errors import ClientLeftError, InvalidRequestError, StreamTooLongError
+
+Write: TypeAlias = Callable[[bytes], Awaitable[None]]
+"""Takes the next bytes of a file."""
 
 _MAX_FILES = 8
 _MAX_FIELDS = 100
@@ -23,10 +33,15 @@ _MAX_FIELD_BYTES = 1 << 20
 
 _MEMORY_BYTES = 1 << 20
 """A file that is no longer than this is not written to disk."""
+_MAX_OBJECT_BYTES = 1 << 16
 
 
 class UploadTooLargeError(StreamTooLongError):
     """The upload has more bytes than are taken."""
+
+
+class NotJsonError(InvalidRequestError):
+    """The body is to be an object in JSON, and is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +120,75 @@ async def receive_file(
 
     """
     _check_declared(request, max_bytes)
-    digest = sha256()
-    with SpooledTemporaryFile[bytes](max_size=_MEMORY_BYTES) as spooled:
-        file = UploadFile(cast("BinaryIO", spooled))
+
+    async def receive(write: Write) -> None:
         try:
-            async for data in _body(request, max_bytes):
-                digest.update(data)
-                await file.write(data)
+            async for data in request.stream():
+                await write(data)
         except ClientDisconnect:
             raise ClientLeftError from None
+        request.state.body_pending = False
+
+    async with keep_file(receive, max_bytes=max_bytes) as kept:
+        yield kept
+
+
+@asynccontextmanager
+async def keep_file(
+    fill: Callable[[Write], Awaitable[None]], *, max_bytes: int
+) -> AsyncIterator[tuple[UploadFile, str]]:
+    """Keep a file that is written bit by bit, and its SHA-256; it is gone with the context.
+
+    Raises:
+        UploadTooLargeError: It is larger than allowed.
+
+    Besides, it raises what ``fill`` does.
+
+    """
+    digest, size = sha256(), 0
+    with SpooledTemporaryFile[bytes](max_size=_MEMORY_BYTES) as spooled:
+        file = UploadFile(cast("BinaryIO", spooled))
+
+        async def write(data: bytes) -> None:
+            nonlocal size
+            size += len(data)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+            digest.update(data)
+            await file.write(data)
+
+        await fill(write)
         await file.seek(0)
         yield file, digest.hexdigest()
+
+
+async def receive_object(request: Request) -> dict[str, Any]:
+    """Receive a body that is an object in JSON; an empty one counts as an empty object.
+
+    Once the body has come, ``request.state.body_pending`` is false.
+
+    Raises:
+        NotJsonError: It is something else.
+        InvalidRequestError: It is too large.
+        ClientLeftError: The client left before all of it had come.
+
+    """
+    data = b""
+    try:
+        async for part in request.stream():
+            data += part
+            if len(data) > _MAX_OBJECT_BYTES:
+                raise InvalidRequestError("the body is too large")
+    except ClientDisconnect:
+        raise ClientLeftError from None
+    request.state.body_pending = False
+    try:
+        told: Any = json.loads(data or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise NotJsonError("the body is not JSON") from error
+    if not isinstance(told, dict):
+        raise NotJsonError("the body is not an object")
+    return told
 
 
 def _check_declared(request: Request, max_bytes: int) -> None:

@@ -191,8 +191,8 @@ class AsrUpstream:
         self._config = config
         self._transcript = transcript
         self._committed = committed
-        self._served = False
-        """Whether a replica has accepted the session."""
+        self.promised = False
+        """Whether the client was let in: its session is not refused for want of speed any more."""
 
     def call(
         self,
@@ -221,7 +221,7 @@ class AsrUpstream:
                 config=config,
                 checkpoint=checkpoint,
                 first_sample=first_sample,
-                moved=self._served,
+                moved=self.promised,
             )
         )
 
@@ -246,7 +246,6 @@ class AsrUpstream:
         """Write what was recognised into the transcript."""
         match response.WhichOneof("event"):
             case "opened":
-                self._served = True
                 self._transcript.model = response.opened.model
                 return Opened()
             case "commit":

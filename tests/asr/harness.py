@@ -35,7 +35,8 @@ LIVE = Cadence(
     agreement=2,
     agreed_attention=samples(1),
     pause=0,
-    sure=0.9,
+    sure=0,
+    sure_probability=0.9,
     quiet=samples(0.6),
     context=32,
 )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.asr.guards import Verdict, heard_words, judge, loop_start
+from services.asr.guards import Verdict, heard_words, judge, loop_start, without_loops
 from services.asr.recognizer import Hypothesis
 from services.common.timeline import samples
 from services.common.words import Word
@@ -53,6 +53,23 @@ def test_every_loop_is_found_behind_whatever_was_said_before(
     cycle: list[str], rounds: int, before: list[str]
 ) -> None:
     assert loop_start(words(" ".join([*before, *cycle * rounds]))) == len(before) + len(cycle)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", ""),
+        ("no no no no no no no", "no no no no no no no"),
+        ("oh well " + "no " * 30, "oh well no"),
+        ("no " * 20 + "yes", "no yes"),
+        ("replied he " * 9 + "replied " + "replied he " * 3, "replied he"),
+        ("well " + "you know " * 5 + "it is " + "so so " * 5, "well you know it is so"),
+        ("you " + "know you " * 5 + "see", "you know see"),
+        (REFRAIN * 2, REFRAIN * 2),
+    ],
+)
+def test_of_each_loop_one_round_is_kept_and_of_all_else_every_word(text: str, kept: str) -> None:
+    assert [word.text.strip() for word in without_loops(words(text))] == kept.split()
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,14 @@ def test_there_is_no_room_while_windows_wait_for_a_worker() -> None:
     assert load.capacity > 2
 
 
+def test_who_lets_streams_in_with_a_longer_step_lets_windows_wait_longer() -> None:
+    for admit_step_s, room in [(1.0, False), (10.0, True)]:
+        chosen = replace(limits(max_step_s=10.0), admit_step_s=admit_step_s)
+        load = measured(Load(chosen), (1, 0.1))
+        load.waited(0.9)
+        assert load.has_room(2) is room
+
+
 def test_batches_count_as_far_as_streams_are_alike_enough_to_fill_them() -> None:
     load = measured(Load(limits()), (1, 0.2), (2, 0.22), (8, 0.32))
     assert load.needed_step_s(8) == pytest.approx(8 * 0.2 / 0.8), "no two were seen to be alike"

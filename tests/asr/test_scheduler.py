@@ -349,7 +349,7 @@ async def test_a_stream_that_was_admitted_elsewhere_is_not_refused() -> None:
 
 async def test_whoever_comes_while_windows_wait_is_refused() -> None:
     """O1."""
-    async with running(ScriptedRecognizer([], fails=takes(0.3)), max_step_s=100) as scheduler:
+    async with running(ScriptedRecognizer([], fails=takes(0.3)), max_step_s=2.5) as scheduler:
         with ExitStack() as seats:
             speaking = [seats.enter_context(scheduler.seat(live=True)) for _ in range(4)]
             for _ in range(3):

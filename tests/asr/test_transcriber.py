@@ -153,6 +153,47 @@ def test_words_that_are_all_probable_are_committed_while_it_is_quiet(
     assert history.words == (words if committed else [])
 
 
+@pytest.mark.parametrize(
+    ("pause_s", "then_s", "committed"),
+    [
+        pytest.param(0.3, 0.0, False, id="it is not long enough yet"),
+        pytest.param(0.4, 0.0, True, id="it becomes long enough"),
+        pytest.param(0.3, 0.2, False, id="somebody speaks on too soon"),
+        pytest.param(0.4, 0.2, True, id="somebody speaks on later"),
+    ],
+)
+def test_a_pause_is_decoded_before_it_is_so_long_that_its_words_are_certain(
+    pause_s: float, then_s: float, committed: bool
+) -> None:
+    words = script([0.4, 0.1, pause_s])
+    said, end = words[:2], words[2].first_sample + samples(then_s)
+    decoded = said[-1].end_sample + samples(0.2)
+    [early, late] = cut([Piece(0, end, spoken(words, end))], [decoded])
+    cadence = replace(LIVE, pause=samples(0.2), sure=samples(0.4))
+    transcriber, history = Transcriber(cadence, language_code="en"), History()
+    take_in(transcriber, early)
+    step = transcriber.next_step(end)
+    assert step is not None
+    assert step.window is not None
+    [hypothesis] = ScriptedRecognizer(words).recognize([step.window])
+    take_in(transcriber, late)  # while it is decoded
+    history.events += [(end, event) for event in transcriber.complete(step, hypothesis)]
+    assert history.words == (said if committed else [])
+
+
+def test_a_pause_that_was_decoded_early_is_not_decoded_again_when_its_words_are_certain() -> None:
+    words = script([0.4, 0.1])
+    end = words[-1].end_sample + samples(0.45)
+    pieces = cut([Piece(0, end, spoken(words, end))], every(0.05, end))
+    cadence = replace(LIVE, pause=samples(0.2), sure=samples(0.4))
+    transcriber = Transcriber(cadence, language_code="en")
+    history = follow(transcriber, ScriptedRecognizer(words), pieces, finish=False)
+    assert len(history.windows) == 2, "one is due after a second, one to the pause"
+    [(heard, event)] = [(h, e) for h, e in history.events if isinstance(e, Committed)]
+    assert event.words == tuple(words)
+    assert 0 <= heard - (words[-1].end_sample + cadence.sure) <= samples(0.05)
+
+
 QUIET = replace(LIVE, pause=samples(0.35))
 
 

@@ -48,8 +48,21 @@ def encoded(
     channels: int = 1,
     options: dict[str, str] | None = None,
 ) -> bytes:
-    """16 kHz mono -> a file."""
-    layout = "mono" if channels == 1 else "stereo"
+    """16 kHz mono -> a file, the same in all channels."""
+    pcm = resampled(samples, rate_hz, channels=channels)
+    return packed(pcm, container, codec, rate_hz=rate_hz, options=options)
+
+
+def packed(
+    pcm: Samples,
+    container: str,
+    codec: str,
+    *,
+    rate_hz: int,
+    options: dict[str, str] | None = None,
+) -> bytes:
+    """(n, channels) at a rate -> a file."""
+    layout = "mono" if pcm.shape[1] == 1 else "stereo"
     # A real file: some muxers read back what they wrote.
     with (
         tempfile.NamedTemporaryFile() as out,
@@ -57,7 +70,6 @@ def encoded(
     ):
         stream = muxer.add_stream(codec, rate=rate_hz, layout=layout)
         assert isinstance(stream, AudioStream)
-        pcm = resampled(samples, rate_hz, channels=channels)
         for start in range(0, len(pcm), rate_hz // 10):
             frame = _frame(pcm[start : start + rate_hz // 10], rate_hz)
             frame.pts = start
@@ -65,6 +77,24 @@ def encoded(
         muxer.mux(stream.encode(None))
         muxer.close()
         return Path(out.name).read_bytes()
+
+
+def packets(
+    samples: Samples, codec: str, *, rate_hz: int = 48000, channels: int = 1
+) -> list[bytes]:
+    """16 kHz mono -> packets without a container."""
+    encoder = av.CodecContext.create(codec, "w")
+    assert isinstance(encoder, av.AudioCodecContext)
+    encoder.sample_rate = rate_hz
+    encoder.layout = "mono" if channels == 1 else "stereo"
+    encoder.format = av.AudioFormat("s16")
+    if codec == "libopencore_amrnb":
+        encoder.bit_rate = 12_200
+    encoder.open()
+    pcm = resampled(samples, rate_hz, channels=channels)
+    size = encoder.frame_size
+    frames = [_frame(pcm[i : i + size], rate_hz) for i in range(0, len(pcm) - size + 1, size)]
+    return [bytes(packet) for frame in [*frames, None] for packet in encoder.encode(frame)]
 
 
 def _frame(pcm: Samples, rate_hz: int) -> AudioFrame:

@@ -50,6 +50,8 @@ class Faults:
         """Where the stage falls silent, once each."""
         self.refusals = 0
         """Streams that are refused before one is accepted."""
+        self.at_open: list[MeshError | None] = []
+        """What becomes of streams before that, one after the other; None: it falls silent."""
         self.gate = asyncio.Event()
         """Cleared: nothing is answered until it is set."""
         self.gate.set()
@@ -68,8 +70,12 @@ class Faults:
                 await asyncio.Event().wait()
         await self.gate.wait()
 
-    def refuse(self) -> None:
+    async def refuse(self) -> None:
         """Refuse a stream, if that is scripted."""
+        if self.at_open:
+            if (error := self.at_open.pop(0)) is not None:
+                raise error
+            await asyncio.Event().wait()
         if self.refusals:
             self.refusals -= 1
             raise OverloadedError("no room")
@@ -141,7 +147,7 @@ class FakeVad(vad_pb2_grpc.VadServiceServicer):
         async for request in requests:
             match request.WhichOneof("payload"):
                 case "open":
-                    self.faults.refuse()
+                    await self.faults.refuse()
                     self.opens.append(request.open)
                     end = through = saved = request.open.first_sample
                     await send(vad_pb2.DetectResponse(opened=vad_pb2.Opened()))
@@ -268,7 +274,7 @@ class FakeAsr(asr_pb2_grpc.AsrServiceServicer):
         heard: Heard | None = None
         async for request in requests:
             if request.WhichOneof("payload") == "open":
-                self.faults.refuse()
+                await self.faults.refuse()
                 heard = await self._open(request.open, send)
                 continue
             assert heard is not None

@@ -32,6 +32,7 @@ async def test_health_and_readiness_tell_the_truth() -> None:
         assert (await get(port, "/ready")).status_code == 200
 
 
+@pytest.mark.trap(8)
 async def test_an_unknown_path_is_an_error_that_every_sdk_reads() -> None:
     async with running(FakeVad([]), FakeAsr()) as mesh, served(mesh.gateway) as port:
         answer = await get(port, "/v1/nothing")

@@ -4,7 +4,8 @@ import struct
 import threading
 import time
 import wave
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from itertools import cycle
 
 import numpy as np
@@ -16,13 +17,17 @@ from services.gateway.decoder import (
     BLOCK_BYTES,
     AudioFormat,
     ContainerFormat,
+    Decoder,
     EmptyAudioError,
     Encoding,
+    PacketCodec,
+    PacketFormat,
     RawFormat,
+    count_channels,
     open_decoder,
 )
 from services.gateway.sniff import id3_bytes
-from tests.gateway.encode import Samples, encoded, offline, resampled, speech
+from tests.gateway.encode import Samples, encoded, offline, packed, packets, resampled, speech
 
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 INDEX_FIRST = {"movflags": "faststart"}
@@ -50,6 +55,15 @@ FILES: dict[str, tuple[str, str, int, int, dict[str, str]]] = {
 def file(name: str, samples: Samples) -> bytes:
     container, codec, rate_hz, channels, options = FILES[name]
     return encoded(samples, container, codec, rate_hz=rate_hz, channels=channels, options=options)
+
+
+def wav_of(pcm: bytes) -> bytes:
+    """A file with samples of 16 kHz."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as writer:
+        writer.setparams((1, 2, 16_000, 0, "NONE", ""))
+        writer.writeframes(pcm)
+    return out.getvalue()
 
 
 def pieces(data: bytes, *sizes: int) -> Iterator[bytes]:
@@ -148,10 +162,75 @@ async def test_telephone_codes_decode_as_ffmpeg_decodes_them(
     assert np.array_equal(await decoded(codes, RawFormat(encoding, 16000, 1)), expected)
 
 
+def wav_header(length: int, *, code: int = 1, bits: int = 16, rate_hz: int = 16000) -> bytes:
+    width = bits // 8
+    fmt = struct.pack("<HHIIHH", code, 1, rate_hz, rate_hz * width, width, bits)
+    return (
+        b"RIFF"
+        + struct.pack("<I", min(length + 36, 0xFFFFFFFF))
+        + (b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", length))
+    )
+
+
 async def test_channels_are_averaged() -> None:
     stereo = np.array([[100, 300], [-32768, 32767], [32767, 32767]], "<i2")
     got = await decoded(stereo.tobytes(), RawFormat("linear16", 16000, 2), sizes=(3,))
     assert got.tolist() == [200, 0, 32767]
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("wav", "pcm_s16le"), ("flac", "flac"), ("webm", "libopus"), ("mp4", "aac")],
+)
+async def test_channels_that_stay_apart_are_not_mixed(container: str, codec: str) -> None:
+    tone = np.sin(np.arange(2 * 48000) * 2 * np.pi * 440 / 48000)[:, np.newaxis]
+    file = packed((tone * [4000, 2000]).astype(np.int16), container, codec, rate_hz=48000)
+    counted = await count_channels(
+        ContainerFormat(), io.BytesIO(file), max_duration_s=10, max_spool_bytes=1 << 20
+    )
+    assert counted == 2
+    got = (await decoded(file, ContainerFormat(apart=True))).reshape(-1, 2)
+    assert len(got) == pytest.approx(2 * 16000, abs=1500)
+    assert np.abs(got[8000:24000]).max(axis=0) == pytest.approx([4000, 2000], rel=0.1)
+    with pytest.raises(StreamTooLongError):
+        await decoded(file, ContainerFormat(apart=True), max_duration_s=1.5)
+
+
+@pytest.mark.parametrize("data", [b"", b"no audio" * 100, wav_header(0)])
+async def test_what_is_no_audio_has_no_channels(data: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        await count_channels(
+            ContainerFormat(), io.BytesIO(data), max_duration_s=10, max_spool_bytes=1 << 20
+        )
+
+
+@pytest.mark.parametrize(
+    ("codec", "encoder", "rate_hz"),
+    [("opus", "libopus", 48000), ("amr-nb", "libopencore_amrnb", 8000)],
+)
+async def test_packets_sound_as_their_samples_did(
+    codec: PacketCodec, encoder: str, rate_hz: int
+) -> None:
+    tone = (8000 * np.sin(np.arange(16000) * 2 * np.pi * 440 / 16000)).astype(np.int16)
+    async with open_decoder(PacketFormat(codec, rate_hz), max_duration_s=2) as decoder:
+        for packet in packets(tone, encoder, rate_hz=rate_hz):
+            await decoder.write(packet)
+        decoder.close()
+        blocks = [np.frombuffer(block, np.int16) async for block in decoder.blocks()]
+    got = np.concatenate(blocks)
+    assert len(got) == pytest.approx(16000, abs=640)
+    spectrum = np.abs(np.fft.rfft(got[4000:12000]))
+    assert spectrum.argmax() * 2 == pytest.approx(440, abs=4)
+    assert np.abs(got[4000:12000]).max() == pytest.approx(8000, rel=0.3)
+
+
+async def test_packets_are_no_longer_than_allowed() -> None:
+    async with open_decoder(PacketFormat("g729", 8000), max_duration_s=1) as decoder:
+        for _ in range(30):
+            await decoder.write(bytes(100))
+        decoder.close()
+        with pytest.raises(StreamTooLongError):
+            assert sum([len(block) async for block in decoder.blocks()]) == 32_000
 
 
 async def test_values_that_are_no_numbers_do_not_spread() -> None:
@@ -233,16 +312,6 @@ async def test_a_hint_lets_the_first_frame_be_further_away() -> None:
     with pytest.raises(InvalidRequestError):
         await decoded(data)
     assert len(await decoded(data, ContainerFormat("audio/mpeg"))) > 30000
-
-
-def wav_header(length: int, *, code: int = 1, bits: int = 16, rate_hz: int = 16000) -> bytes:
-    width = bits // 8
-    fmt = struct.pack("<HHIIHH", code, 1, rate_hz, rate_hz * width, width, bits)
-    return (
-        b"RIFF"
-        + struct.pack("<I", min(length + 36, 0xFFFFFFFF))
-        + (b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", length))
-    )
 
 
 @pytest.mark.parametrize("length", [0, 0x7FFFFFFF, 0xFFFFFFFF, 0xFFFFFF00])
@@ -443,13 +512,13 @@ async def test_samples_without_a_header_are_what_is_announced(num_bytes: int) ->
 async def test_audio_may_end_before_it_is_clear_what_it_is() -> None:
     announced = RawFormat("linear16", 16_000)
     async with open_decoder(announced, max_duration_s=60, may_have_header=True) as decoder:
-        assert not decoder.pending
+        await decoder.drained()
         await decoder.write(b"RIFF")
-        assert not decoder.pending, "no more can be said about it"
+        await decoder.drained()  # No more can be said about it.
         decoder.close()
         await decoder.write(b"\0\0\0\0WAVE")
         assert [block async for block in decoder.blocks()] == [b"RIFF"]
-        assert not decoder.pending
+        await decoder.drained()
 
 
 async def test_hours_of_silence_in_a_small_file_cost_neither_memory_nor_time() -> None:
@@ -522,20 +591,69 @@ async def test_many_clients_that_leave_leave_nothing_behind() -> None:
 
 async def test_a_wav_written_by_python_is_what_python_reads() -> None:
     pcm = resampled(speech()[:16000], 16000)[:, 0]
-    out = io.BytesIO()
-    with wave.open(out, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(16000)
-        writer.writeframes(pcm.tobytes())
-    assert np.array_equal(await decoded(out.getvalue()), pcm)
+    assert np.array_equal(await decoded(wav_of(pcm.tobytes())), pcm)
 
 
-async def test_bytes_are_pending_until_all_of_them_are_converted() -> None:
-    """A message may be long, and whoever flushes waits for all of it."""
-    async with open_decoder(RawFormat("linear16", 24_000), max_duration_s=100) as decoder:
-        await decoder.write(bytes(2 * 24_000))
-        blocks, given = decoder.blocks(), 0
-        while decoder.pending or not given:
-            given += len(await anext(blocks))
-    assert given > 0.99 * 2 * 16_000
+@asynccontextmanager
+async def reading(decoder: Decoder, *, each_s: float = 0.0) -> AsyncIterator[list[int]]:
+    """Read what is decoded, so slowly; yields how many bytes came."""
+    sizes: list[int] = []
+
+    async def read() -> None:
+        async for block in decoder.blocks():
+            await asyncio.sleep(each_s)
+            sizes.append(len(block))
+
+    task = asyncio.create_task(read())
+    yield sizes
+    decoder.close()
+    with suppress(InvalidRequestError):
+        await task
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "data"),
+    [
+        (RawFormat("linear16", 24_000), bytes(10 * 2 * 24_000)),
+        (ContainerFormat(), wav_of(bytes(10 * 2 * 16_000))),
+    ],
+)
+async def test_whoever_flushes_waits_for_all_that_was_written(
+    audio_format: AudioFormat, data: bytes
+) -> None:
+    async with (
+        open_decoder(audio_format, max_duration_s=100) as decoder,
+        reading(decoder, each_s=0.001) as sizes,
+    ):
+        await decoder.write(data)
+        await decoder.drained()
+        assert sum(sizes) > 0.9 * 10 * 2 * 16_000
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "data"),
+    [
+        (RawFormat("linear16", 16_000), b"\0"),
+        (ContainerFormat(), wav_of(b"")),
+        (ContainerFormat(), b"#EXTM3U\nhttp://127.0.0.1/"),
+    ],
+)
+async def test_bytes_of_which_nothing_can_be_said_yet_keep_nobody_waiting(
+    audio_format: AudioFormat, data: bytes
+) -> None:
+    async with (
+        open_decoder(audio_format, max_duration_s=100) as decoder,
+        reading(decoder) as sizes,
+    ):
+        await decoder.write(data)
+        await decoder.drained()
+        assert sizes == []
+
+
+async def test_nobody_waits_for_a_decoder_that_nobody_reads() -> None:
+    for audio_format in (RawFormat("linear16", 16_000), ContainerFormat()):
+        async with open_decoder(audio_format, max_duration_s=100) as decoder:
+            await decoder.write(bytes(32_000))
+            decoder.abandon()
+            await decoder.drained()
+            await decoder.write(bytes(1 << 20))

@@ -1,4 +1,4 @@
-"""Live ``/v1/listen``, as its clients see it. W1 to W27 are cases of raw clients."""
+"""Live ``/v1/listen``, as its clients see it."""
 
 import asyncio
 import io
@@ -30,6 +30,7 @@ from services.gateway.protocols.deepgram_frames import (
     read_text,
 )
 from services.gateway.session import SessionConfig
+from tests.gateway.encode import encoded, packets
 from tests.gateway.fakes import RATE
 from tests.gateway.listening import (
     CLOSE_STREAM,
@@ -106,8 +107,9 @@ def test_channels_are_parted_wherever_the_audio_is_cut(encoding: Any) -> None:
         assert joined == samples[:, channel].tobytes()
 
 
+@pytest.mark.row("W1")
+@pytest.mark.trap(2, 6)
 async def test_a_plain_stream() -> None:
-    """W1."""
     async with mesh_at_port(0.5, 1.5, 4.0) as (_, port), listener(port) as client:
         assert client.socket.response is not None
         request_id = client.socket.response.headers["dg-request-id"]
@@ -133,8 +135,9 @@ async def test_a_plain_stream() -> None:
     assert len(metadata["sha256"]) == 64
 
 
+@pytest.mark.row("W15")
+@pytest.mark.trap(11)
 async def test_what_is_said_between_start_and_end_is_told_as_it_is_asked_for() -> None:
-    """W15."""
     query = f"{RAW}&interim_results=True&vad_events=TRUE&punctuate=1&endpointing=True&extra=a:b"
     async with (
         mesh_at_port(0.5, 1.5, 4.0) as (_, port),
@@ -162,8 +165,9 @@ async def test_what_is_said_between_start_and_end_is_told_as_it_is_asked_for() -
     assert client.messages[-1]["extra"] == {"a": "b"}
 
 
+@pytest.mark.row("W9")
+@pytest.mark.trap(4, 11)
 async def test_finalize_brings_what_is_pending_and_nothing_again() -> None:
-    """W9."""
     async with mesh_at_port(0.5, 1.5) as (_, port), listener(port) as client:
         await client.socket.send(FINALIZE)
         await client.until(from_finalize=True)
@@ -184,14 +188,23 @@ async def test_finalize_brings_what_is_pending_and_nothing_again() -> None:
     assert all(m["is_final"] for m in client.of("Results") if m["from_finalize"])
 
 
-async def test_finalize_does_not_wait_for_bytes_that_may_never_come() -> None:
-    async with mesh_at_port() as (_, port), listener(port) as client:
-        await client.socket.send(bytes(4))
+@pytest.mark.parametrize(
+    ("query", "data"),
+    [(RAW, bytes(4)), (f"{RAW}&channels=2", bytes(3)), ("model=nova-3", wav(1)[:44])],
+    ids=["too short for a header", "less than a sample", "a header alone"],
+)
+async def test_finalize_does_not_wait_for_bytes_that_may_never_come(
+    query: str, data: bytes
+) -> None:
+    async with mesh_at_port() as (_, port), listener(port, query) as client:
+        await client.socket.send(data)
         await client.socket.send(FINALIZE)
         await client.until(from_finalize=True)
+        await client.say(0.5)
         assert (await client.finish())[-1]["type"] == "Metadata"
 
 
+@pytest.mark.trap(5)
 async def test_the_rest_comes_in_one_final_soon_after_the_end() -> None:
     async with mesh_at_port(0.5, 1.0, 1.5) as (_, port), listener(port) as client:
         await client.say(1.95, pause_s=0.01)
@@ -206,17 +219,17 @@ async def test_the_rest_comes_in_one_final_soon_after_the_end() -> None:
     assert elapsed_s < 2.0
 
 
+@pytest.mark.row("W13")
 async def test_a_stream_without_audio_is_metadata() -> None:
-    """W13."""
     for query in (RAW, "model=nova-3"):
         async with mesh_at_port() as (_, port), listener(port, query) as client:
             (metadata,) = await client.finish()
         assert (metadata["type"], metadata["duration"]) == ("Metadata", 0.0)
 
 
+@pytest.mark.row("W7", "W10")
 @pytest.mark.parametrize("last", [b"", CLOSE_STREAM.encode()])
 async def test_the_end_may_be_told_in_binary(last: bytes) -> None:
-    """W7, W10."""
     async with mesh_at_port(0.5) as (_, port), listener(port) as client:
         await client.socket.send(KEEP_ALIVE.encode())
         await client.say(1)
@@ -224,8 +237,9 @@ async def test_the_end_may_be_told_in_binary(last: bytes) -> None:
     assert client.text == "w0"
 
 
+@pytest.mark.row("W6", "W8")
+@pytest.mark.trap(6, 11)
 async def test_what_means_nothing_is_answered_and_does_no_harm() -> None:
-    """W6, W8."""
     texts = ["hello", '{"type":"Banana"}', "{}", "[]", '{"type":"Finalize","channel":7}']
     async with mesh_at_port(0.5) as (_, port), listener(port) as client:
         await client.socket.send(' {"type" : "KeepAlive", "x": 1} ')
@@ -244,6 +258,7 @@ async def test_what_means_nothing_is_answered_and_does_no_harm() -> None:
     assert len(client.of("Error")) == 6
 
 
+@pytest.mark.row("W8")
 @pytest.mark.parametrize(
     ("asked", "answer"),
     [
@@ -267,9 +282,10 @@ async def test_configure_is_answered_once(asked: dict[str, Any], answer: dict[st
     assert client.text == "w0"
 
 
+@pytest.mark.row("W2", "W3", "W24")
+@pytest.mark.trap(11)
 @pytest.mark.parametrize("query", ["", RAW])
 async def test_a_wav_file_is_understood_wherever_it_is_cut(query: str) -> None:
-    """W2, W3, W24."""
     body = wav(3)
     async with mesh_at_port(0.5, 1.5) as (_, port), listener(port, query) as client:
         start = 0
@@ -281,6 +297,7 @@ async def test_a_wav_file_is_understood_wherever_it_is_cut(query: str) -> None:
     assert client.messages[-1]["duration"] == pytest.approx(3, abs=0.01)
 
 
+@pytest.mark.row("W4")
 @pytest.mark.parametrize(
     ("encoding", "rate_hz", "channels", "width"),
     [
@@ -293,7 +310,6 @@ async def test_a_wav_file_is_understood_wherever_it_is_cut(query: str) -> None:
 async def test_raw_samples_of_every_kind(
     encoding: str, rate_hz: int, channels: int, width: int
 ) -> None:
-    """W4."""
     query = f"encoding={encoding}&sample_rate={rate_hz}&channels={channels}&model=nova-2-phonecall"
     async with mesh_at_port(0.5) as (_, port), listener(port, query) as client:
         await client.socket.send(bytes(2 * rate_hz * channels * width))
@@ -303,8 +319,70 @@ async def test_raw_samples_of_every_kind(
     assert client.messages[-1]["channels"] == 1
 
 
+SECOND = np.zeros(RATE, np.int16)
+TWO_SECONDS = np.zeros(2 * RATE, np.int16)
+
+
+@pytest.mark.parametrize(
+    ("query", "messages"),
+    [
+        ("encoding=opus", packets(SECOND, "libopus") * 2),
+        ("encoding=opus&sample_rate=16000", packets(SECOND, "libopus", rate_hz=16000) * 2),
+        ("encoding=opus&sample_rate=48000&channels=2", packets(SECOND, "libopus", channels=2) * 2),
+        (
+            "encoding=opus&sample_rate=48000",
+            [encoded(TWO_SECONDS, "ogg", "libopus")],
+        ),
+        ("encoding=opus", [encoded(TWO_SECONDS, "webm", "libopus")]),
+        ("encoding=amr-nb", packets(SECOND, "libopencore_amrnb", rate_hz=8000) * 2),
+        ("encoding=amr-nb", [b"".join(packets(SECOND, "libopencore_amrnb", rate_hz=8000))] * 2),
+        ("encoding=amr-nb", [b"#!AMR\n", *packets(SECOND, "libopencore_amrnb", rate_hz=8000) * 2]),
+        ("encoding=amr-wb", [b"\x44" + bytes(60)] * 100),
+        ("encoding=g729&sample_rate=8000", [bytes(10)] * 200),
+        ("encoding=g729", [bytes(160)] * 13),
+    ],
+)
+async def test_packets_are_taken_one_by_one(query: str, messages: list[bytes]) -> None:
+    async with mesh_at_port(0.5) as (_, port), listener(port, query) as client:
+        for message in messages:
+            await client.socket.send(message)
+        await client.finish()
+    assert client.text == "w0"
+    assert client.messages[-1]["duration"] == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.row("W23")
+@pytest.mark.parametrize(
+    ("encoding", "bad"),
+    [
+        ("opus", b"\xff" * 50),
+        ("opus", bytes(9000)),
+        ("speex&sample_rate=8000", b"\xff" * 50),
+        ("g729", bytes(7)),
+        ("amr-nb", b"\xff" * 30),
+    ],
+)
+async def test_a_packet_that_is_none_closes_its_stream_alone(encoding: str, bad: bytes) -> None:
+    good = packets(SECOND, "libopus")
+    async with mesh_at_port(0.5) as (_, port), listener(port, "encoding=opus") as other:
+        async with listener(port, f"encoding={encoding}") as client:
+            await client.socket.send(bad)
+            code, reason = await client.closed()
+        assert (code, reason.partition(":")[0]) == (1008, "DATA-0000")
+        for packet in good:
+            await other.socket.send(packet)
+        await other.finish()
+    assert other.text == "w0"
+
+
+async def test_a_stream_of_no_packets_is_metadata() -> None:
+    async with mesh_at_port() as (_, port), listener(port, "encoding=opus") as client:
+        (metadata,) = await client.finish()
+    assert (metadata["type"], metadata["duration"]) == ("Metadata", 0.0)
+
+
+@pytest.mark.row("W5")
 async def test_channels_are_lanes_of_their_own() -> None:
-    """W5."""
     query = RAW.replace("channels=1", "channels=2") + "&multichannel=true&interim_results=true"
     async with mesh_at_port(0.5, 1.5) as (mesh, port):
         async with listener(port, query) as client:
@@ -331,9 +409,9 @@ async def test_channels_for_which_there_is_no_room_are_refused_together() -> Non
         await until(lambda: mesh.gateway.open_sessions == 0 and mesh.asr.live == 0)
 
 
+@pytest.mark.row("W16")
 @pytest.mark.parametrize("off", ["false", "0"])
 async def test_without_endpointing_no_utterance_ends_before_the_stream(off: str) -> None:
-    """W16."""
     async with mesh_at_port(0.5, 3) as (_, port), listener(port, f"{RAW}&endpointing={off}") as it:
         await it.say(6, pause_s=0.005)
         await it.finish()
@@ -341,8 +419,9 @@ async def test_without_endpointing_no_utterance_ends_before_the_stream(off: str)
     assert not any(result["speech_final"] for result in it.finals[:-1])
 
 
+@pytest.mark.row("W17")
+@pytest.mark.trap(7)
 async def test_languages_are_told_where_several_are_asked_for() -> None:
-    """W17."""
     async with mesh_at_port(0.5) as (mesh, port):
         mesh.gateway.pools.default.info = None
         mesh.asr.languages = ("fr",)
@@ -355,6 +434,18 @@ async def test_languages_are_told_where_several_are_asked_for() -> None:
     assert told["channel"]["alternatives"][0]["words"][0]["language"] == "fr"
 
 
+async def test_a_stream_is_written_and_searched_as_it_is_asked_for() -> None:
+    query = f"{RAW}&replace=w0:Vladimir&search=w1"
+    async with mesh_at_port(0.5, 1.5) as (_, port), listener(port, query) as client:
+        await client.say(3)
+        await client.finish()
+    assert client.text == "Vladimir w1"
+    searched = [final["channel"]["search"] for final in client.finals]
+    assert all(told["query"] == "w1" for (told,) in searched)
+    hits = [hit for (told,) in searched for hit in told["hits"]]
+    assert hits == [{"confidence": 1.0, "start": 1.5, "end": 1.9, "snippet": "w1"}]
+
+
 async def test_hotwords_and_language_reach_the_recogniser() -> None:
     query = f"{RAW}&language=fr-CA&keyterm=Pozzo&keywords=Lucky:2"
     async with mesh_at_port() as (mesh, port), listener(port, query) as client:
@@ -364,6 +455,8 @@ async def test_hotwords_and_language_reach_the_recogniser() -> None:
     assert stream.open.config.language_code == "fr"
 
 
+@pytest.mark.row("W22")
+@pytest.mark.trap(1, 8)
 @pytest.mark.parametrize(
     ("query", "message"),
     [
@@ -377,7 +470,6 @@ async def test_hotwords_and_language_reach_the_recogniser() -> None:
 async def test_a_query_that_is_wrong_is_refused_before_the_upgrade(
     query: str, message: str
 ) -> None:
-    """W22."""
     async with mesh_at_port() as (mesh, port):
         response = (await refused(port, query)).response
         assert mesh.gateway.open_sessions == 0
@@ -389,6 +481,8 @@ async def test_a_query_that_is_wrong_is_refused_before_the_upgrade(
     assert {"err_code", "category", "message", "details"} <= body.keys()
 
 
+@pytest.mark.row("W19", "W20")
+@pytest.mark.trap(3)
 @pytest.mark.parametrize(
     ("headers", "offered", "chosen"),
     [
@@ -404,7 +498,6 @@ async def test_a_query_that_is_wrong_is_refused_before_the_upgrade(
 async def test_a_key_is_taken_wherever_clients_put_it(
     headers: dict[str, str], offered: list[str], chosen: str | None
 ) -> None:
-    """W19, W20."""
     subprotocols = [Subprotocol(name) for name in offered]
     async with (
         mesh_at_port(keys={"alice": "a"}) as (_, port),
@@ -414,8 +507,9 @@ async def test_a_key_is_taken_wherever_clients_put_it(
         await client.finish()
 
 
+@pytest.mark.row("W21")
+@pytest.mark.trap(1, 8)
 async def test_a_wrong_key_is_refused_in_the_words_of_both_families() -> None:
-    """W21."""
     async with mesh_at_port(keys={"alice": "a"}) as (_, port):
         headers = {"Authorization": "Token wrong"}
         response = (await refused(port, additional_headers=headers)).response
@@ -439,8 +533,8 @@ async def test_where_there_is_no_room_a_client_is_told_when_to_come_again() -> N
     assert int(response.headers["retry-after"]) >= 1
 
 
+@pytest.mark.row("W23")
 async def test_bytes_that_are_no_audio_close_the_stream() -> None:
-    """W23."""
     async with mesh_at_port() as (_, port), listener(port, "model=nova-3") as client:
         for _ in range(34):
             await client.socket.send(b"this is not audio at all. " * 40)
@@ -450,8 +544,8 @@ async def test_bytes_that_are_no_audio_close_the_stream() -> None:
     assert client.messages == []
 
 
+@pytest.mark.row("W26")
 async def test_a_silent_client_is_disconnected() -> None:
-    """W26."""
     async with (
         mesh_at_port(listen_idle_s=0.3) as (mesh, port),
         listener(port, ping_interval=None) as client,
@@ -462,8 +556,8 @@ async def test_a_silent_client_is_disconnected() -> None:
     assert reason.startswith("NET-0001")
 
 
+@pytest.mark.row("W27")
 async def test_who_keeps_the_stream_alive_is_not_silent_and_time_is_counted_in_audio() -> None:
-    """W27."""
     async with mesh_at_port(0.5, listen_idle_s=0.5) as (_, port), listener(port) as client:
         await client.say(0.1)
         for _ in range(8):
@@ -476,8 +570,11 @@ async def test_who_keeps_the_stream_alive_is_not_silent_and_time_is_counted_in_a
     assert last["start"] + last["duration"] == pytest.approx(2.1)
 
 
-async def test_a_client_that_leaves_is_let_go_of_at_once() -> None:
-    """W11, W12. C6."""
+@pytest.mark.row("W11", "W12")
+async def test_a_client_that_leaves_is_let_go_of_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """C6."""
     async with mesh_at_port(0.5) as (mesh, port):
         for number in range(6):
             async with connect(f"ws://127.0.0.1:{port}/v1/listen?{RAW}", proxy=None) as socket:
@@ -485,6 +582,7 @@ async def test_a_client_that_leaves_is_let_go_of_at_once() -> None:
                 if number % 2:
                     socket.transport.abort()
         await until(lambda: mesh.gateway.open_sessions == 0 and mesh.asr.live == 0)
+    assert caplog.records == []
 
 
 async def test_a_session_that_cannot_go_on_is_closed_with_an_error_of_the_network() -> None:
@@ -499,6 +597,21 @@ async def test_a_session_that_cannot_go_on_is_closed_with_an_error_of_the_networ
     assert it.of("Metadata") == []
 
 
+async def test_without_a_vad_utterances_end_where_no_word_follows() -> None:
+    """F5."""
+    async with mesh_at_port(0.5, 4.0, vad_patience_s=0.2) as (mesh, port):
+        await mesh.vad_replica.kill()
+        async with listener(port, f"{RAW}&endpointing=300") as client:
+            await client.say(3)
+            await client.until(speech_final=True)
+            assert client.text == "w0"
+            await client.say(3)
+            await client.until(speech_final=True)
+            await client.finish()
+    assert client.text == "w0 w1"
+
+
+@pytest.mark.trap(6)
 async def test_a_dying_recogniser_is_not_the_clients_business() -> None:
     """F2. W1: every word once."""
     async with mesh_at_port(*range(1, 10)) as (mesh, port), listener(port) as client:

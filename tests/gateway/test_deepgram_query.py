@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from starlette.datastructures import QueryParams
 
-from services.gateway.decoder import ContainerFormat, RawFormat
+from services.gateway.decoder import ContainerFormat, PacketFormat, RawFormat
 from services.gateway.protocols.deepgram_query import Wish, read_wish
+from services.gateway.protocols.deepgram_words import Replacement
 from services.gateway.protocols.http_errors import RefusedError
 
 MS = 16
@@ -55,6 +56,11 @@ def wish(query: str, *, live: bool = True, language: str = "") -> Wish:
         ("encoding=linear16&sample_rate=8000", {"audio_format": RawFormat("linear16", 8000)}),
         ("encoding=linear32&sample_rate=48000", {"audio_format": RawFormat("float32", 48000)}),
         ("encoding=MULAW&sample_rate=8000.0", {"audio_format": RawFormat("mulaw", 8000)}),
+        ("encoding=opus&sample_rate=16000", {"audio_format": PacketFormat("opus", 48000)}),
+        ("encoding=opus", {"audio_format": PacketFormat("opus", 48000)}),
+        ("encoding=speex&sample_rate=16000", {"audio_format": PacketFormat("speex", 16000)}),
+        ("encoding=g729&sample_rate=8000", {"audio_format": PacketFormat("g729", 8000)}),
+        ("encoding=amr-wb", {"audio_format": PacketFormat("amr-wb", 16000)}),
         ("encoding=ogg-opus&sample_rate=48000", {"audio_format": ContainerFormat("ogg-opus")}),
         ("sample_rate=48000&channels=2&multichannel=true", {"lanes": 1}),
         (
@@ -66,11 +72,20 @@ def wish(query: str, *, live: bool = True, language: str = "") -> Wish:
             "no_delay=x&tier=y&foo=bar&version=latest&diarize_version=3",
             {"model": ""},
         ),
-        ("search=x&replace=a:b&tag=a&tag=b&mip_opt_out=true&dictation=maybe", {"model": ""}),
+        ("tag=a&tag=b&mip_opt_out=true&dictation=maybe", {"model": ""}),
+        ("search=x+y&search=z&search=", {"queries": ("x y", "z")}),
+        (
+            "replace=Ape+X,:b:c&replace=a:&replace=None",
+            {"replacements": [Replacement(("ape", "x"), "b:c"), Replacement(("a",), "")]},
+        ),
     ],
 )
 def test_a_live_query_is_understood(query: str, understood: dict[str, Any]) -> None:
-    read = asdict(wish(query)) | {"audio_format": wish(query).audio_format}
+    asked = wish(query)
+    read = asdict(asked) | {
+        "audio_format": asked.audio_format,
+        "replacements": list(asked.replacements),
+    }
     assert {name: read[name] for name in understood} == understood
 
 
@@ -90,9 +105,14 @@ def test_a_query_of_a_recording_is_understood(query: str, understood: dict[str, 
     assert {name: read[name] for name in understood} == understood
 
 
+@pytest.mark.parametrize("codec", ["opus", "speex", "g729", "amr-nb", "amr-wb"])
+def test_a_recording_comes_in_a_container_and_not_in_packets(codec: str) -> None:
+    assert wish(f"encoding={codec}", live=False).audio_format == ContainerFormat(codec)
+
+
 def test_what_a_recording_does_not_get_is_known() -> None:
     read = wish("summarize=v2&sentiment=true&topics=false&multichannel=true", live=False)
-    assert [name for name, _ in read.warnings] == ["sentiment", "summarize", "multichannel"]
+    assert [name for name, _ in read.warnings] == ["sentiment", "summarize"]
 
 
 def test_the_language_of_the_gateway_is_meant_where_none_is_named() -> None:
@@ -104,7 +124,8 @@ def test_the_language_of_the_gateway_is_meant_where_none_is_named() -> None:
     ("query", "param"),
     [
         ("encoding=banana", "encoding"),
-        ("encoding=g729&sample_rate=8000", "encoding"),
+        ("encoding=g729&sample_rate=16000", "sample_rate"),
+        ("encoding=speex", "sample_rate"),
         ("encoding=linear16", "sample_rate"),
         ("encoding=linear16&sample_rate=fast", "sample_rate"),
         ("encoding=linear16&sample_rate=16000.5", "sample_rate"),
@@ -117,6 +138,11 @@ def test_the_language_of_the_gateway_is_meant_where_none_is_named() -> None:
         ("utterance_end_ms=inf", "utterance_end_ms"),
         ("language=klingon", "language"),
         ("keywords=a:much", "keywords"),
+        ("replace=a", "replace"),
+        ("replace=:b", "replace"),
+        ("replace=...:b", "replace"),
+        ("&".join(f"replace={i}:x" for i in range(201)), "replace"),
+        ("&".join(f"search={i}" for i in range(51)), "search"),
         ("redact=pci", "redact"),
         ("callback=https://example.org", "callback"),
         ("diarize_model=v2", "diarize_model"),

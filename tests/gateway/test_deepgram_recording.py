@@ -2,13 +2,16 @@
 
 import asyncio
 import hashlib
+import io
 import re
+import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from starlette.datastructures import QueryParams
 
@@ -16,7 +19,8 @@ from services.common.words import Word
 from services.gateway.protocols.deepgram_query import read_wish
 from services.gateway.protocols.deepgram_recording import Heard, results
 from services.gateway.session import SessionConfig
-from tests.gateway.fakes import Mesh
+from tests.gateway.encode import packed
+from tests.gateway.fakes import DEVICE_FAILED, RATE, Mesh
 from tests.gateway.listening import mesh_at_port
 from tests.gateway.test_openai import TEXT, WORDS, wav
 from tests.settings.serving import until
@@ -67,6 +71,7 @@ async def test_a_recording_is_answered_with_words_and_metadata() -> None:
     assert "detected_language" not in channel
 
 
+@pytest.mark.trap(11)
 @pytest.mark.parametrize(
     "headers", [{}, {"Content-Type": "application/octet-stream"}, {"Content-Type": "audio/wav"}]
 )
@@ -93,6 +98,74 @@ async def test_what_is_asked_for_and_not_done_is_said() -> None:
     warnings = answer.json()["metadata"]["warnings"]
     assert [warning["parameter"] for warning in warnings] == ["diarize", "summarize"]
     assert all(set(warning) == {"parameter", "type", "message"} for warning in warnings)
+
+
+def wav_of(pcm: bytes, channels: int) -> bytes:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((channels, 2, RATE, 0, "NONE", ""))
+        file.writeframes(pcm)
+    return out.getvalue()
+
+
+def stereo() -> bytes:
+    """A file whose second channel is silent, in a lossless format of two channels."""
+    samples = np.zeros((round(4.2 * 48000), 2), np.int16)
+    samples[:, 0] = 1000
+    return packed(samples, "flac", "flac", rate_hz=48000)
+
+
+@pytest.mark.parametrize(
+    ("query", "content"),
+    [
+        ("", stereo()),
+        ("&encoding=linear16&sample_rate=8000&channels=2", bytes(round(4.2 * 8000) * 4)),
+    ],
+)
+async def test_each_channel_is_a_lane_of_its_own(query: str, content: bytes) -> None:
+    async with serving() as (client, mesh):
+        asked = f"/v1/listen?multichannel=true&utterances=true&punctuate=true{query}"
+        body = (await client.post(asked, content=content)).json()
+        assert len(mesh.asr.streams) == 2
+        assert mesh.gateway.open_sessions == 0
+    told = [channel["alternatives"][0]["transcript"] for channel in body["results"]["channels"]]
+    assert told == [TEXT, TEXT]
+    assert (body["metadata"]["channels"], body["metadata"]["duration"]) == (2, 4.2)
+    assert [utterance["channel"] for utterance in body["results"]["utterances"]] == [0, 1, 0, 1]
+
+
+async def test_a_file_of_one_channel_has_one_lane() -> None:
+    async with serving() as (client, _):
+        body = (await client.post("/v1/listen?multichannel=true", content=wav())).json()
+    assert (len(body["results"]["channels"]), body["metadata"]["channels"]) == (1, 1)
+    assert "warnings" not in body["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "settings", "status", "code"),
+    [
+        (9, {}, 400, "Bad Request"),
+        (2, {"max_sessions": 1}, 429, "TOO_MANY_REQUESTS"),
+        (2, {"max_file_s": 3}, 413, "PAYLOAD_TOO_LARGE"),
+    ],
+)
+async def test_channels_for_which_there_is_no_room_are_refused_together(
+    channels: int, settings: dict[str, int], status: int, code: str
+) -> None:
+    content = wav_of(bytes(2 * channels * round(4.2 * RATE)), channels)
+    async with serving(**settings) as (client, mesh):
+        answer = await client.post("/v1/listen?multichannel=true", content=content)
+        assert (answer.status_code, answer.json()["err_code"]) == (status, code)
+        await until(lambda: mesh.gateway.open_sessions == 0 and mesh.asr.live == 0)
+
+
+async def test_when_one_channel_cannot_go_on_none_does() -> None:
+    content = wav_of(bytes(4 * round(4.2 * RATE)), 2)
+    async with serving(asr_patience_s=0.2) as (client, mesh):
+        mesh.asr.faults.always = {2 * RATE: DEVICE_FAILED}
+        answer = await client.post("/v1/listen?multichannel=true", content=content)
+        assert (answer.status_code, answer.json()["err_code"]) == (503, "UPSTREAM_FAILED")
+        await until(lambda: mesh.gateway.open_sessions == 0)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +221,7 @@ SAID = [
 
 def told(query: str, language: str = "en") -> dict[str, Any]:
     wish = read_wish(QueryParams(query), live=False, models=[])
-    return results(Heard(SAID, language, 0.75), wish)
+    return results([Heard(SAID, language, 0.75)], wish)
 
 
 def test_utterances_are_parted_at_pauses() -> None:
@@ -176,6 +249,60 @@ def test_paragraphs_are_made_of_sentences() -> None:
         assert "\n\nSentence2." in paragraphs["transcript"]
 
 
+@pytest.mark.parametrize(
+    ("query", "text", "words"),
+    [
+        ("replace=hello:Goodbye", "Goodbye there", ["Goodbye", "there"]),
+        ("replace=hello:Goodbye&punctuate=true", "Goodbye there.", ["Goodbye", "there"]),
+        ("replace=hello+there:Hi+Y'all!&punctuate=true", "Hi Y'all!.", ["Hi Y'all!"]),
+        ("replace=there:&punctuate=true", "Hello", ["hello"]),
+        ("replace=hello:there&replace=there:hello", "there hello", ["there", "hello"]),
+        ("replace=hello:hello+hello", "hello hello there", ["hello hello", "there"]),
+        ("replace=there+how:x", "hello x", ["hello", "x"]),
+        ("replace=hell:x", "hello there", ["hello", "there"]),
+    ],
+)
+def test_what_is_said_is_written_as_it_is_asked_for(
+    query: str, text: str, words: list[str]
+) -> None:
+    body = told(f"{query}&utterances=true&paragraphs=true")
+    (channel,) = body["channels"]
+    (alternative,) = channel["alternatives"]
+    assert alternative["transcript"].startswith(text)
+    assert [word["word"] for word in alternative["words"]][: len(words)] == words
+    assert body["utterances"][0]["transcript"].startswith(text)
+    assert alternative["paragraphs"]["transcript"].strip().startswith(text)
+
+
+def test_one_word_in_place_of_several_lasts_as_long_as_they_did() -> None:
+    query = "replace=hello+there:Hi&punctuate=true"
+    first = told(query)["channels"][0]["alternatives"][0]["words"][0]
+    assert first == {
+        "word": "Hi",
+        "punctuated_word": "Hi.",
+        "start": 0.5,
+        "end": 1.375,
+        "confidence": 1.0,
+    }
+
+
+def test_a_search_tells_where_the_words_were_said() -> None:
+    (channel,) = told("search=How+are&search=sentence1&search=nobody&search=...")["channels"]
+    assert channel["search"] == [
+        {
+            "query": "How are",
+            "hits": [{"confidence": 1.0, "start": 2.5, "end": 3.0, "snippet": "how are"}],
+        },
+        {
+            "query": "sentence1",
+            "hits": [{"confidence": 0.5, "start": 4.25, "end": 4.625, "snippet": "sentence1"}],
+        },
+        {"query": "nobody", "hits": []},
+        {"query": "...", "hits": []},
+    ]
+    assert "search" not in told("")["channels"][0]
+
+
 def test_a_language_that_was_detected_is_told() -> None:
     (channel,) = told("detect_language=true", "jw")["channels"]
     assert (channel["detected_language"], channel["language_confidence"]) == ("jv", 0.75)
@@ -184,7 +311,7 @@ def test_a_language_that_was_detected_is_told() -> None:
 
 def test_nothing_said_is_no_utterance_and_no_paragraph() -> None:
     wish = read_wish(QueryParams("utterances=true&smart_format=true"), live=False, models=[])
-    body = results(Heard([], "en", 0.0), wish)
+    body = results([Heard([], "en", 0.0)], wish)
     assert body["utterances"] == []
     (told,) = body["channels"][0]["alternatives"]
     assert (told["transcript"], told["words"], told["confidence"]) == ("", [], 0.0)

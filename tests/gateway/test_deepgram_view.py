@@ -247,6 +247,7 @@ def test_words_are_written_as_the_client_wants_them(
     assert all(("punctuated_word" in told) is style.punctuated for told in body["words"])
 
 
+@pytest.mark.trap(7)
 def test_languages_are_told_in_codes_that_are_known_everywhere() -> None:
     style = replace(PLAIN, with_languages=True)
     body = alternative([word(" a", 0, 1)], "jw", style)

@@ -100,6 +100,7 @@ async def test_json_is_text_and_usage() -> None:
     }
 
 
+@pytest.mark.trap(8)
 @pytest.mark.parametrize(
     ("response_format", "content_type", "body"),
     [
@@ -133,6 +134,7 @@ SEGMENT_KEYS = {
 }
 
 
+@pytest.mark.trap(8)
 async def test_verbose_json_has_every_field_with_its_type() -> None:
     async with serving() as (client, _):
         answer = await client.transcribe(response_format="verbose_json", language="fr-CA")
@@ -471,6 +473,7 @@ async def test_real_speech_in_opus_reaches_the_recogniser_whole() -> None:
     assert answer.json()["duration"] == 4.0
 
 
+@pytest.mark.trap(12)
 async def test_models_are_listed_for_both_vendors() -> None:
     async with serving() as (client, _):
         answer = (await client.get("/v1/models")).json()

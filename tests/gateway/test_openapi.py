@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from services.gateway import auth
 from services.gateway.app import create_app
+from services.gateway.auth import Keys
 from services.gateway.documents import NAMES, document
 from services.gateway.gateway import Gateway
 from services.gateway.pools import Pools
@@ -133,8 +134,7 @@ class WatchedQuery(QueryParams):
 LIVE_ONLY = {"interim_results", "endpointing", "utterance_end_ms", "vad_events"}
 RECORDED_ONLY = {
     *("detect_language", "utterances", "utt_split", "paragraphs"),
-    *("search", "replace", "summarize", "sentiment", "topics", "custom_topic"),
-    *("intents", "custom_intent"),
+    *("summarize", "sentiment", "topics", "custom_topic", "intents", "custom_intent"),
 }
 """Parameters that are read with the others, and mean nothing in the other of both."""
 
@@ -225,6 +225,7 @@ VALID: dict[str, dict[str, Any]] = {
     "transcribeAtRoot": MULTIPART,
     "translate": MULTIPART,
     "listen": {"content": wav()},
+    "grantToken": {"json": {}},
     "createClientSecret": {"json": {}},
     "createTranscriptionSession": {"json": {}},
 }
@@ -233,6 +234,7 @@ INVALID: dict[str, dict[str, Any]] = {
     "transcribeAtRoot": EMPTY_FILE,
     "translate": EMPTY_FILE,
     "listen": {"content": b"this is no audio" * 100},
+    "grantToken": {"content": b"["},
     "createClientSecret": {"content": b"["},
     "createTranscriptionSession": {"content": b"["},
 }
@@ -319,6 +321,7 @@ BROKEN = [
     *((Gateway, name) for name in ("check_room", "models", "healthy", "ready")),
     (Pools, "choose"),
     (Mint, "make"),
+    (Keys, "lend"),
 ]
 
 

@@ -15,7 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from services.common.errors import DeviceError
+from services.common.errors import DeviceError, MeshError, OverloadedError
 from services.gateway.app import create_app
 from services.gateway.servicer import add_services
 from tests.gateway.conversing import PCM, details_of, refusal
@@ -143,7 +143,11 @@ DOORS: dict[str, Door] = {
     "POST /v1/listen": over_deepgram,
 }
 """How each of them says that there is no room."""
-MINTS = {f"POST /v1/realtime/{name}" for name in ("client_secrets", "transcription_sessions")}
+MINTS = {
+    "POST /v1/auth/grant",
+    "POST /v1/realtime/client_secrets",
+    "POST /v1/realtime/transcription_sessions",
+}
 """They make keys, for which there is another limit."""
 ALL_DOORS = pytest.mark.parametrize("door", DOORS)
 
@@ -213,6 +217,32 @@ async def test_a_recogniser_that_cannot_be_reached_refuses_nobody_at_the_door() 
             await mesh.asr_replica.start()
             await session.run(silence(1))
     assert [notice.code for notice in session.transcript.notices] == ["DEGRADED", "RECOVERED"]
+
+
+CALLS = 3
+"""Attempts of gRPC's own to make a call that is UNAVAILABLE."""
+
+
+@pytest.mark.parametrize("at_open", [[DeviceError("is gone")] * CALLS, [None]])
+async def test_a_replica_that_is_lost_lets_nobody_in_whom_the_others_refuse(
+    at_open: list[MeshError | None],
+) -> None:
+    """O1."""
+    async with running(FakeVad([]), FakeAsr(), hedge_s=0.1) as mesh:
+        mesh.asr.faults.at_open = at_open
+        mesh.asr.faults.refusals = MANY
+        with pytest.raises(OverloadedError):
+            async with mesh.gateway.session(config()):
+                pass
+
+
+async def test_a_session_that_was_let_in_without_a_recogniser_is_not_refused_by_one() -> None:
+    """O2."""
+    async with running(FakeVad([]), FakeAsr()) as mesh:
+        mesh.asr.faults.at_open = [DeviceError("is gone")] * (3 * CALLS)
+        async with mesh.gateway.session(config()) as session:
+            await session.run(silence(1))
+        assert [stream.open.moved for stream in mesh.asr.streams] == [True]
 
 
 async def test_an_upload_that_has_no_room_is_refused_before_it_has_arrived() -> None:

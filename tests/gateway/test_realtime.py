@@ -74,6 +74,25 @@ async def test_turns_become_items_one_after_the_other() -> None:
     assert len({message["event_id"] for message in client.told}) == len(client.told)
 
 
+async def test_without_a_vad_turns_end_where_no_word_follows() -> None:
+    """F5."""
+    async with (
+        mesh_at_port(1.0, 1.5, 5.0, vad_patience_s=0.2) as (mesh, port),
+        connected(port) as client,
+    ):
+        await mesh.vad_replica.kill()
+        await client.update(**SHORT_TURNS)
+        await client.say(3.5)
+        await client.until(COMPLETED)
+        await client.say(3.5)
+        await client.until(COMPLETED)
+    assert list(client.transcripts().values()) == ["w0 w1", "w2"]
+    assert [event["audio_end_ms"] for event in client.of("input_audio_buffer.speech_stopped")] == [
+        1900,
+        5400,
+    ]
+
+
 async def test_a_client_that_ends_its_turns_gets_what_it_said_up_to_there() -> None:
     async with mesh_at_port(1.0, 1.5, 4.0, 7.0) as (_, port), connected(port) as client:
         updated = await client.update(**MANUAL)
@@ -96,6 +115,7 @@ async def test_a_client_that_ends_its_turns_gets_what_it_said_up_to_there() -> N
     assert [item["usage"]["seconds"] for item in client.of(COMPLETED)] == [2.2, 3.0]
 
 
+@pytest.mark.trap(9)
 async def test_silence_that_is_committed_is_an_item_without_text() -> None:
     async with mesh_at_port() as (_, port), connected(port) as client:
         await client.update(**MANUAL)
@@ -168,6 +188,7 @@ async def test_audio_in_binary_frames_is_audio_too() -> None:
         assert (await client.until(COMPLETED))["transcript"] == "w0"
 
 
+@pytest.mark.trap(9)
 @pytest.mark.parametrize(
     ("event", "code", "param"),
     [
@@ -309,6 +330,7 @@ async def test_an_update_that_changes_nothing_interrupts_nothing() -> None:
     assert [stream.finished for stream in mesh.asr.streams] == [False, False], "at the handshake"
 
 
+@pytest.mark.trap(9)
 @pytest.mark.parametrize(
     ("query", "session", "shown"),
     [
@@ -340,6 +362,7 @@ async def test_who_ends_turns_follows_from_the_model_unless_it_is_said(
 BETA: dict[str, Any] = {"additional_headers": {"OpenAI-Beta": "realtime=v1"}}
 
 
+@pytest.mark.trap(12)
 @pytest.mark.parametrize(
     ("protocols", "options"),
     [((), BETA), (("realtime", "openai-beta.realtime-v1"), {})],
@@ -371,6 +394,7 @@ async def test_the_beta_has_its_own_words(
     assert list(client.transcripts().values()) == ["w0"]
 
 
+@pytest.mark.trap(12)
 async def test_vllms_clients_get_one_text_for_each_utterance() -> None:
     async with mesh_at_port(1.0, 1.5) as (mesh, port), connected(port, "") as client:
         created = await client.next()
@@ -407,6 +431,7 @@ def riva_session(**fields: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.trap(12)
 @pytest.mark.parametrize("protocols", [(), ("realtime", "realtime-token.any")])
 async def test_rivas_clients_get_utterances_and_then_everything(protocols: tuple[str, ...]) -> None:
     async with (

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.common.words import Word
 from services.gateway.route import Audio, End, FlushMark, Gap, Piece, Route
 from services.gateway.speech_map import (
+    DEAF_PAUSE_SAMPLES,
     GAP_SAMPLES,
     POST_ROLL_SAMPLES,
     RECORDED_POST_ROLL_SAMPLES,
@@ -313,3 +315,76 @@ def test_without_a_vad_somebody_speaks_all_the_time() -> None:
     speech.listen_to_all()
     speech.started(2 * S)
     assert [spoken.end_sample for spoken in transcript.speech] == [None]
+
+
+def deaf(*, live: bool = True) -> tuple[SpeechMap, Transcript]:
+    transcript = Transcript()
+    speech = SpeechMap(transcript, pre_roll_samples=PRE_ROLL, live=live)
+    speech.listen_to_all()
+    speech.received(10 * S)
+    return speech, transcript
+
+
+def test_without_a_vad_speech_ends_and_starts_with_words() -> None:
+    speech, transcript = deaf()
+    transcript.commit([Word(" a", S, 2 * S), Word(" b", 2 * S, 3 * S)])
+    speech.follow_words()
+    transcript.replace_tail([], 3 * S + DEAF_PAUSE_SAMPLES - 1)
+    speech.follow_words()
+    assert transcript.speech == [Speech(0, None)], "somebody may go on to speak"
+    transcript.replace_tail([], 3 * S + DEAF_PAUSE_SAMPLES)
+    speech.follow_words()
+    speech.follow_words()
+    assert transcript.speech == [Speech(0, 3 * S)]
+    speech.received(12 * S)
+    transcript.replace_tail([Word(" c", 6 * S, 7 * S)], 9 * S)
+    speech.follow_words()
+    transcript.replace_tail([Word(" cc", 6 * S, 7 * S)], 9 * S)
+    speech.follow_words()
+    assert transcript.speech == [Speech(0, 3 * S), Speech(6 * S, None)]
+    transcript.commit([Word(" c", 6 * S, 7 * S)])
+    transcript.replace_tail([], 12 * S)
+    speech.follow_words()
+    speech.finish(13 * S)
+    assert transcript.speech == [Speech(0, 3 * S), Speech(6 * S, 7 * S)]
+    assert pieces(speech.route) == [
+        Audio(0, 10 * S),
+        FlushMark(10 * S),
+        Audio(10 * S, 12 * S),
+        FlushMark(12 * S),
+        Audio(12 * S, 13 * S),
+        End(),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "tail"),
+    [([], []), ([Word(" a", S, 2 * S)], [Word(" b", 2 * S, 3 * S)])],
+)
+def test_without_a_vad_speech_goes_on_while_words_may_come(
+    words: list[Word], tail: list[Word]
+) -> None:
+    speech, transcript = deaf()
+    transcript.commit(words)
+    speech.follow_words()
+    transcript.replace_tail(tail, 10 * S)
+    speech.follow_words()
+    assert transcript.speech == [Speech(0, None)]
+
+
+def test_a_recording_without_a_vad_is_not_cut() -> None:
+    speech, transcript = deaf(live=False)
+    transcript.commit([Word(" a", S, 2 * S)])
+    transcript.replace_tail([], 10 * S)
+    speech.follow_words()
+    assert transcript.speech == [Speech(0, None)]
+    assert pieces(speech.route) == [Audio(0, 10 * S)]
+
+
+def test_with_a_vad_words_change_nothing() -> None:
+    transcript = Transcript()
+    speech = SpeechMap(transcript, pre_roll_samples=PRE_ROLL)
+    transcript.commit([Word(" a", S, 2 * S)])
+    transcript.replace_tail([], 10 * S)
+    speech.follow_words()
+    assert transcript.speech == []

@@ -102,6 +102,20 @@ def test_what_a_client_rebuilds_from_diffs_is_the_full_state(
     assert failure["status"] == full.failure("broken")["status"] == "error"
 
 
+@pytest.mark.trap(13)
+def test_clients_that_only_append_follow_the_first_line_as_it_grows() -> None:
+    """As WhisperLiveKit's own do, which knows no rule for a later line that grows either."""
+    transcript = Transcript()
+    view = View(transcript, diff=True, name_language=False)
+    lines: list[dict[str, Any]] = []
+    for number in range(5):
+        transcript.commit([Word(" word", number * RATE, number * RATE + 4000)])
+        message: Any = view.update(lags_too=False)
+        lines = lines[message.get("lines_pruned", 0) :]
+        lines += message["lines" if message["type"] == "snapshot" else "new_lines"]
+        assert [line["text"] for line in lines] == [" ".join(["word"] * (number + 1))]
+
+
 def test_a_diff_costs_the_same_however_long_the_transcript_is() -> None:
     """P5."""
     transcript = Transcript()
@@ -167,8 +181,8 @@ def text_of(state: State) -> str:
     return " ".join(line["text"] for line in state["lines"] if line["speaker"] > 0)
 
 
+@pytest.mark.row("A1")
 async def test_a_conversation_in_full_mode() -> None:
-    """A1."""
     async with mesh_at_port(1.0, 2.0, 9.0) as (_, port), asr_client(port, "?language=en") as client:
         await client.say(11, block=3201)
         config, *states, end = await client.finish()
@@ -186,8 +200,10 @@ async def test_a_conversation_in_full_mode() -> None:
     assert last["remaining_time_transcription"] == 0
 
 
+@pytest.mark.row("A2")
+@pytest.mark.trap(13)
 async def test_a_conversation_in_diff_mode() -> None:
-    """A2: every word once, whatever grew."""
+    """Every word once, whatever grew."""
     starts = [0.5 * i for i in range(1, 120) if i % 20]
     async with (
         mesh_at_port(*starts) as (mesh, port),
@@ -215,9 +231,9 @@ async def test_a_mode_nobody_knows_is_full_and_echoed() -> None:
     assert "type" not in state
 
 
+@pytest.mark.row("A3")
 @pytest.mark.parametrize("query", ["?language=tlh", "?model=none", "?target_language=fr"])
 async def test_what_cannot_be_done_is_said_before_the_close(query: str) -> None:
-    """A3."""
     async with mesh_at_port() as (_, port), asr_client(port, query) as client:
         message = json.loads(await client.socket.recv())
         assert message["type"] == "error"
@@ -228,8 +244,9 @@ async def test_what_cannot_be_done_is_said_before_the_close(query: str) -> None:
     assert closed.value.rcvd.code == 4400
 
 
+@pytest.mark.row("A3")
 async def test_text_frames_odd_sizes_and_late_audio_do_no_harm() -> None:
-    """A3, P29."""
+    """P29."""
     chance = random.Random(29)
     async with mesh_at_port(0.5, 1.5) as (_, port), asr_client(port) as client:
         left = 2 * 3 * RATE
@@ -259,6 +276,7 @@ async def test_silence_sends_no_content_and_at_most_one_lag_a_second() -> None:
     assert len(states) <= elapsed_s + 2
 
 
+@pytest.mark.trap(6)
 async def test_a_dying_recogniser_is_not_the_clients_business() -> None:
     """F2. P1: no error message, which would blank the page; every word."""
     async with mesh_at_port(*range(1, 10)) as (mesh, port), asr_client(port) as client:
@@ -458,6 +476,7 @@ async def test_a_client_in_diff_mode_that_lost_count_gets_everything_again() -> 
     assert "w0" in text_of(snapshots[1])
 
 
+@pytest.mark.row("A3")
 @pytest.mark.parametrize(
     ("query", "headers", "status"),
     [
@@ -472,7 +491,6 @@ async def test_a_client_in_diff_mode_that_lost_count_gets_everything_again() -> 
     ],
 )
 async def test_who_may_connect(query: str, headers: dict[str, str], status: int | None) -> None:
-    """A3."""
     origins = ("https://good.example",)
     async with mesh_at_port(keys={"alice": "secret"}, origins=origins) as (_, port):
         if status is None:

@@ -1,16 +1,35 @@
-"""Environments of SDKs, and programs that run in them."""
+"""A mesh with keys, environments of SDKs, and programs that run in them."""
 
 import asyncio
 import json
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+import wave
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeAlias
 
+import numpy as np
 import pytest
+from av import AudioFrame, AudioResampler
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, ServedMesh
+from tests.gateway.fakes import write_keys
+from tests.mesh.asr import BYTES_PER_S, pcm_of, silence
+from tests.mesh.wording import difference
+
+KEY = "secret"
+"""The only key that the meshes of these tests accept."""
+
+SAID = (
+    "It was the best of times, it was the worst of times,"
+    " it was the age of wisdom, it was the age of foolishness,"
+)
+"""In ``utterances``."""
 
 _CLIENTS = Path(__file__).parent / "clients"
 _ENVIRONMENTS = ROOT / ".venv-sdks"
@@ -18,6 +37,89 @@ _CLIENT_S = 120.0
 
 Observed: TypeAlias = list[dict[str, Any]]
 RunClient: TypeAlias = Callable[..., Awaitable[Observed]]
+OwnMesh: TypeAlias = Callable[..., AbstractContextManager[ServedMesh]]
+
+
+@pytest.fixture(scope="session")
+def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_keys(tmp_path_factory.mktemp("keys") / "keys", {"alice": KEY})
+
+
+@pytest.fixture(scope="session")
+def recording_url(utterances_wav: Path) -> Iterator[str]:
+    """Where a server has the file of ``utterances_wav``."""
+    handler = partial(SimpleHTTPRequestHandler, directory=utterances_wav.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/{utterances_wav.name}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def keyed_mesh(keys_file: Path, recording_url: str, own_mesh: OwnMesh) -> Iterator[ServedMesh]:
+    """A mesh with tiny.en that wants a key of its clients, and lets in as many as may come.
+
+    They play much faster than anybody speaks, and several at once. It fetches recordings from the
+    host of ``recording_url``.
+    """
+    variables = {
+        "GATEWAY_KEYS_FILE": str(keys_file),
+        "GATEWAY_FETCH_HOSTS": json.dumps([recording_url.rpartition("/")[0]]),
+        "ASR_MAX_STEP_MS": "10000",
+        "ASR_ADMIT_STEP_MS": "10000",
+    }
+    with own_mesh("tiny.en", **variables) as mesh:
+        yield mesh
+
+
+@pytest.fixture(scope="session")
+def spoken(speech: Path) -> bytes:
+    """Utterances with pauses between them, and silence at the end; 16 kHz PCM."""
+    return pcm_of(speech / "beckett.wav") + silence(3)
+
+
+@pytest.fixture(scope="session")
+def spoken_24k(spoken: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same at 24 kHz."""
+    resampler = AudioResampler(format="s16", layout="mono", rate=24_000)
+    frame = AudioFrame.from_ndarray(np.frombuffer(spoken, "<i2")[np.newaxis], "s16", "mono")
+    frame.sample_rate = 16_000
+    frames = [*resampler.resample(frame), *resampler.resample(None)]
+    path = tmp_path_factory.mktemp("protocols") / "24k.pcm"
+    path.write_bytes(b"".join(frame.to_ndarray().tobytes() for frame in frames))
+    return path
+
+
+@pytest.fixture(scope="session")
+def utterances(tmp_path_factory: pytest.TempPathFactory, speech: Path) -> Path:
+    """Two, with 2 s of silence between them and 4 s behind them; 16 kHz PCM."""
+    read = pcm_of(speech / "two_cities.wav")
+    cut, end = (round(at_s * BYTES_PER_S) for at_s in (4.6, 8.6))
+    path = tmp_path_factory.mktemp("protocols") / "utterances.pcm"
+    path.write_bytes(read[:cut] + silence(2) + read[cut:end] + silence(4))
+    return path
+
+
+@pytest.fixture(scope="session")
+def utterances_wav(utterances: Path) -> Path:
+    """The same as a file."""
+    return write_wav(utterances.with_suffix(".wav"), utterances.read_bytes())
+
+
+def assert_heard(text: str, said: str = SAID) -> None:
+    """Nothing is missing and nothing is said twice; in so few words, one may be misread."""
+    found = difference(said, text)
+    assert found.longest_lost <= 1, found
+    assert found.longest_added <= 1, found
+    assert found.wer_percent < 10, found
+
+
+def write_wav(path: Path, pcm: bytes, *, channels: int = 1) -> Path:
+    """Make a file of 16 kHz PCM."""
+    with wave.open(str(path), "wb") as file:
+        file.setparams((channels, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(pcm)
+    return path
 
 
 def environment_of(name: str) -> Path:

@@ -1,54 +1,31 @@
-"""Deepgram's SDKs, unmodified: live streams and recordings. D1 to D8 are rows of the matrix."""
+"""Deepgram's SDKs and what is built on them: live streams and recordings."""
 
 import asyncio
 import json
-import wave
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 
+from services.gateway.languages import NAMES
+from services.gateway.protocols.deepgram_words import iso_code
 from tests.conftest import ServedMesh
-from tests.mesh.asr import BYTES_PER_S, pcm_of, silence
-from tests.mesh.wording import difference
-from tests.protocols.conftest import Observed, RunClient
-
-SAID = (
-    "It was the best of times, it was the worst of times,"
-    " it was the age of wisdom, it was the age of foolishness,"
+from tests.protocols.conftest import (
+    KEY,
+    SAID,
+    Observed,
+    RunClient,
+    assert_heard,
+    write_wav,
 )
-SPEED = "4"
+
+SPEED = "6"
+"""Seconds of audio that a program plays in a second."""
+
 Message = dict[str, Any]
-
-
-@pytest.fixture(scope="session")
-def pcm(tmp_path_factory: pytest.TempPathFactory, speech: Path) -> Path:
-    """Two utterances, 2 s of silence between them and 4 s behind them."""
-    read = pcm_of(speech / "two_cities.wav")
-    cut, end = (round(at_s * BYTES_PER_S) for at_s in (4.6, 8.6))
-    path = tmp_path_factory.mktemp("deepgram") / "utterances.pcm"
-    path.write_bytes(read[:cut] + silence(2) + read[cut:end] + silence(4))
-    return path
-
-
-@pytest.fixture(scope="session")
-def wav(pcm: Path) -> Path:
-    """The same as a file."""
-    path = pcm.with_suffix(".wav")
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 16_000, 0, "NONE", ""))
-        file.writeframes(pcm.read_bytes())
-    return path
-
-
-def assert_heard(text: str, said: str = SAID) -> None:
-    """Nothing is missing and nothing is said twice; in so few words, one may be misread."""
-    found = difference(said, text)
-    assert found.longest_lost <= 1, found
-    assert found.longest_added <= 1, found
-    assert found.wer_percent < 10, found
 
 
 def transcript(result: Message) -> str:
@@ -65,7 +42,9 @@ def assert_transcribed(messages: list[Message]) -> None:
     assert_heard(" ".join(map(transcript, finals)))
     for before, after in pairwise(finals):
         assert after["start"] == pytest.approx(before["start"] + before["duration"], abs=0.05)
-    for result in finals:
+    for result in messages:
+        if result["type"] != "Results":
+            continue
         assert result["metadata"]["request_id"]
         assert result["metadata"]["model_info"]["name"]
 
@@ -74,15 +53,34 @@ def kinds(messages: list[Message]) -> set[str]:
     return {message["type"] for message in messages}
 
 
-async def test_python_7_live(run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path) -> None:
-    """D1."""
-    observed = await run_client(
-        *("deepgram-7", "deepgram_live.py", mesh_tiny.http_url, str(pcm), SPEED),
-        *("model=nova-3", "language=en-US", "encoding=linear16", "sample_rate=16000"),
-        *("interim_results=true", "smart_format=true", "punctuate=true", "endpointing=300"),
-        *("utterance_end_ms=1000", "vad_events=true", "diarize=true", "numerals=true"),
-        *("keyterm=epoch", "keyterm=belief", "tag=a", "tag=b", "extra=k:v", "mip_opt_out=true"),
+@pytest.mark.row("D1", "D2", "D3", "D5")
+@pytest.mark.trap(7)
+async def test_python_5_and_7(
+    run_client: RunClient, keyed_mesh: ServedMesh, utterances: Path, utterances_wav: Path
+) -> None:
+    url, pcm = keyed_mesh.http_url, str(utterances)
+    raw = ("encoding=linear16", "sample_rate=16000", "keyterm=epoch", "keyterm=belief")
+    live, leaving, recordings, older = await asyncio.gather(
+        run_client(
+            *("deepgram-7", "deepgram_live.py", url, pcm, SPEED, *raw),
+            *("model=nova-3", "language=en-US", "interim_results=true", "smart_format=true"),
+            *("punctuate=true", "endpointing=300", "utterance_end_ms=1000", "vad_events=true"),
+            *("diarize=true", "numerals=true", "tag=a", "tag=b", "extra=k:v", "mip_opt_out=true"),
+        ),
+        run_client("deepgram-7", "deepgram_leaving.py", url, pcm, SPEED),
+        run_client("deepgram-7", "deepgram_rest.py", url, str(utterances_wav)),
+        run_client(
+            *("deepgram-5", "deepgram_live.py", url, pcm, SPEED, *raw),
+            *("model=nova-3", "language=multi", "endpointing=100", "vad_events=true"),
+        ),
     )
+    check_python_7_live(live)
+    check_python_7_without_a_word_of_farewell(leaving)
+    check_python_7_recordings(recordings)
+    check_python_5_live(older)
+
+
+def check_python_7_live(observed: Observed) -> None:
     *events, closed, listened = observed
     assert (closed["event"], listened["event"]) == ("close", "listened")
     assert {event["event"] for event in events} == {"message"}
@@ -92,19 +90,15 @@ async def test_python_7_live(run_client: RunClient, mesh_tiny: ServedMesh, pcm: 
     messages = [event["message"] for event in events]
     assert_transcribed(messages)
     assert any(m["type"] == "Results" and not m["is_final"] for m in messages)
-    assert "Finalize" in next(e for e in events if e["message"].get("from_finalize"))["asked"]
+    assert next(e for e in events if e["message"].get("from_finalize"))["asked"][-1] == "Finalize"
     assert messages[-1]["type"] == "Metadata"
     assert messages[-1]["extra"] == {"k": "v"}
     assert transcript(finals_of(messages)[0]).startswith("It")
 
 
-async def test_python_7_without_a_word_of_farewell(
-    run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path
-) -> None:
+def check_python_7_without_a_word_of_farewell(observed: Observed) -> None:
     """D2."""
-    *events, end = await run_client(
-        "deepgram-7", "deepgram_leaving.py", mesh_tiny.http_url, str(pcm)
-    )
+    *events, end = observed
     messages = [event["message"] for event in events]
     assert kinds(messages) == {"Results"}
     assert all(message["is_final"] for message in messages)
@@ -112,9 +106,8 @@ async def test_python_7_without_a_word_of_farewell(
     assert not end["alive"]
 
 
-async def test_python_7_recordings(run_client: RunClient, mesh_tiny: ServedMesh, wav: Path) -> None:
+def check_python_7_recordings(observed: Observed) -> None:
     """D3, but for URLs, which are refused."""
-    observed = await run_client("deepgram-7", "deepgram_rest.py", mesh_tiny.http_url, str(wav))
     by_name = {line["what"]: line for line in observed}
     for name in ("bytes", "generator"):
         line = by_name[name]
@@ -134,13 +127,8 @@ async def test_python_7_recordings(run_client: RunClient, mesh_tiny: ServedMesh,
     assert by_name["models"]["answer"]["stt"][0]["name"] == "tiny.en"
 
 
-async def test_python_5_live(run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path) -> None:
+def check_python_5_live(observed: Observed) -> None:
     """D5."""
-    observed = await run_client(
-        *("deepgram-5", "deepgram_live.py", mesh_tiny.http_url, str(pcm), SPEED),
-        *("model=nova-3", "language=multi", "encoding=linear16", "sample_rate=16000"),
-        *("endpointing=100", "vad_events=true", "keyterm=epoch", "keyterm=belief"),
-    )
     *events, closed, listened = observed
     assert (closed["event"], listened["event"]) == ("close", "listened")
     assert {event["class"] for event in events} == {
@@ -152,11 +140,64 @@ async def test_python_5_live(run_client: RunClient, mesh_tiny: ServedMesh, pcm: 
         assert result["channel"]["alternatives"][0]["languages"] == ["en"]
 
 
-async def test_python_3_and_4(
-    run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path, wav: Path
+@pytest.fixture(scope="session")
+def stereo(utterances: Path) -> Path:
+    """The first of the utterances on one channel, the second one on the other."""
+    samples = np.frombuffer(utterances.read_bytes(), "<i2")
+    channels = np.zeros((len(samples), 2), "<i2")
+    cut = round(5.6 * 16_000)
+    channels[:cut, 0], channels[cut:, 1] = samples[:cut], samples[cut:]
+    return write_wav(utterances.with_name("stereo.wav"), channels.tobytes(), channels=2)
+
+
+@pytest.mark.row("D3")
+async def test_python_7_with_a_token(
+    run_client: RunClient, keyed_mesh: ServedMesh, recording_url: str, stereo: Path
 ) -> None:
-    """D6, D7."""
-    arguments = ("deepgram_old.py", mesh_tiny.http_url, str(pcm), str(wav))
+    """URLs and channels."""
+    observed = await run_client(
+        *("deepgram-7", "deepgram_grant.py", keyed_mesh.http_url, KEY, recording_url, str(stereo))
+    )
+    by_name = {line["what"]: line for line in observed}
+    assert by_name["granted"]["class"] == "GrantV1Response"
+    assert by_name["granted"]["answer"]["expires_in"] == 600
+    assert by_name["url"]["class"] == by_name["channels"]["class"] == "ListenV1Response"
+    (fetched,) = by_name["url"]["answer"]["results"]["channels"]
+    assert_heard(fetched["alternatives"][0]["transcript"])
+    answer = by_name["channels"]["answer"]
+    assert answer["metadata"]["channels"] == 2
+    first, second = answer["results"]["channels"]
+    halves = SAID.partition(" it was the age")
+    assert_heard(first["alternatives"][0]["transcript"], halves[0].replace("worst", "best"))
+    assert_heard(second["alternatives"][0]["transcript"], halves[1] + halves[2])
+    assert "Best" in first["alternatives"][0]["transcript"]
+    assert [utterance["channel"] for utterance in answer["results"]["utterances"]] == [0, 1]
+    assert first["search"][0]["hits"] == []
+    (hit,) = second["search"][0]["hits"]
+    assert hit["snippet"] == "age of wisdom"
+    assert 5.6 < hit["start"] < hit["end"] < 9
+    elsewhere, again = by_name["elsewhere"], by_name["granted again"]
+    assert (elsewhere["status"], elsewhere["body"]["err_code"]) == (400, "REMOTE_CONTENT_ERROR")
+    assert (again["status"], again["body"]["err_code"]) == (401, "INVALID_AUTH")
+
+
+async def test_javascript_5_with_a_token(
+    run_client: RunClient, keyed_mesh: ServedMesh, utterances_wav: Path
+) -> None:
+    granted, recording = await run_client(
+        *("deepgram-js-5", "deepgram_grant.mjs", keyed_mesh.http_url, KEY, str(utterances_wav))
+    )
+    assert granted["answer"]["expires_in"] == 30
+    results = recording["answer"]["results"]
+    assert_heard(results["channels"][0]["alternatives"][0]["transcript"])
+
+
+@pytest.mark.row("D6", "D7")
+@pytest.mark.trap(2, 5, 11)
+async def test_python_3_and_4(
+    run_client: RunClient, keyed_mesh: ServedMesh, utterances: Path, utterances_wav: Path
+) -> None:
+    arguments = ("deepgram_old.py", keyed_mesh.http_url, str(utterances), str(utterances_wav))
     both = ("deepgram-3", "deepgram-4")
     for observed in await asyncio.gather(*(run_client(name, *arguments) for name in both)):
         check_old_python(observed)
@@ -196,65 +237,64 @@ def check_javascript(observed: Observed) -> None:
     assert by_name["garbage"]["status"] == 400
 
 
-async def test_javascript_5(
-    run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path, wav: Path
+@pytest.mark.row("D8")
+@pytest.mark.trap(1, 3)
+async def test_javascript(
+    run_client: RunClient, keyed_mesh: ServedMesh, utterances: Path, utterances_wav: Path
 ) -> None:
-    """D8: it does not connect again."""
-    observed = await run_client(
-        "deepgram-js-5", "deepgram_js.mjs", mesh_tiny.http_url, str(pcm), str(wav)
+    """The newest does not connect again; older ones use a package's WebSocket or a browser's."""
+    arguments = (keyed_mesh.http_url, str(utterances), str(utterances_wav))
+    older = ("deepgram-js-3", "deepgram-js-4")
+    browser = {"NODE_OPTIONS": "--experimental-websocket"}
+    newest, *observed = await asyncio.gather(
+        run_client("deepgram-js-5", "deepgram_js.mjs", *arguments),
+        *(run_client(name, "deepgram_js_old.mjs", *arguments) for name in older),
+        *(run_client(name, "deepgram_js_old.mjs", *arguments, **browser) for name in older),
     )
-    check_javascript(observed)
-    by_name = {line["what"]: line for line in observed}
+    check_javascript(newest)
+    by_name = {line["what"]: line for line in newest}
     assert by_name["counted"]["opened"] == 1
-    results = by_name["recording"]["answer"]["results"]
-    assert_heard(results["channels"][0]["alternatives"][0]["transcript"])
+    assert_recorded(by_name["recording"]["answer"])
+    for told in observed:
+        check_javascript(told)
+        by_name = {line["what"]: line for line in told}
+        assert by_name["recording"]["error"] is None
+        assert_recorded(by_name["recording"]["result"])
+    assert all(told[0]["native"] for told in observed[2:])
 
 
-@pytest.mark.parametrize("environment", ["deepgram-js-3", "deepgram-js-4"])
-@pytest.mark.parametrize("native", [False, True])
-async def test_javascript_3_and_4(
-    run_client: RunClient,
-    mesh_tiny: ServedMesh,
-    pcm: Path,
-    wav: Path,
-    environment: str,
-    native: bool,
+def assert_recorded(answer: dict[str, Any]) -> None:
+    assert_heard(answer["results"]["channels"][0]["alternatives"][0]["transcript"])
+
+
+@pytest.mark.row("L1", "P1")
+@pytest.mark.trap(4, 7, 11)
+async def test_livekit_and_pipecat(
+    run_client: RunClient, keyed_mesh: ServedMesh, utterances: Path
 ) -> None:
-    """D8, with the WebSocket of a package and with one that browsers have."""
-    variables = {"NODE_OPTIONS": "--experimental-websocket"} if native else {}
-    observed = await run_client(
-        environment,
-        "deepgram_js_old.mjs",
-        *(mesh_tiny.http_url, str(pcm), str(wav)),
-        **variables,
+    arguments = (keyed_mesh.http_url, str(utterances))
+    *livekit, pipecat = await asyncio.gather(
+        run_client("livekit-deepgram", "livekit_deepgram.py", *arguments, "en-US"),
+        run_client("livekit-deepgram", "livekit_deepgram.py", *arguments, "multi"),
+        run_client("pipecat-deepgram", "pipecat_deepgram.py", *arguments),
     )
-    check_javascript(observed)
-    by_name = {line["what"]: line for line in observed}
-    assert by_name["global"]["native"] or not native
-    assert by_name["recording"]["error"] is None
-    results = by_name["recording"]["result"]["results"]
-    assert_heard(results["channels"][0]["alternatives"][0]["transcript"])
+    for observed in livekit:
+        check_livekit(observed)
+    check_pipecat(pipecat)
 
 
-async def test_livekit(run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path) -> None:
+def check_livekit(observed: Observed) -> None:
     """L1."""
-    arguments = ("livekit-deepgram", "livekit_deepgram.py", mesh_tiny.http_url, str(pcm))
-    for observed in await asyncio.gather(
-        *(run_client(*arguments, language) for language in ("en-US", "multi"))
-    ):
-        texts = [line["text"] for line in observed if line["what"] == "final_transcript"]
-        assert_heard(" ".join(texts))
-        assert {"start_of_speech", "interim_transcript", "end_of_speech", "ended"} <= {
-            line["what"] for line in observed
-        }
-        assert_heard(observed[-1]["text"])
+    texts = [line["text"] for line in observed if line["what"] == "final_transcript"]
+    assert_heard(" ".join(texts))
+    assert {"start_of_speech", "interim_transcript", "end_of_speech", "ended"} <= {
+        line["what"] for line in observed
+    }
+    assert_heard(observed[-1]["text"])
 
 
-async def test_pipecat(run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path) -> None:
+def check_pipecat(observed: Observed) -> None:
     """P1."""
-    observed = await run_client(
-        "pipecat-deepgram", "pipecat_deepgram.py", mesh_tiny.http_url, str(pcm)
-    )
     assert {line["what"] for line in observed} == {
         "TranscriptionFrame",
         "InterimTranscriptionFrame",
@@ -264,15 +304,24 @@ async def test_pipecat(run_client: RunClient, mesh_tiny: ServedMesh, pcm: Path) 
     assert any(final["finalized"] for final in finals)
 
 
+@pytest.mark.trap(7)
+async def test_pipecat_knows_every_language_that_it_may_be_told(run_client: RunClient) -> None:
+    """One that it does not know would cost it all of its transcripts."""
+    known = {line["code"] for line in await run_client("pipecat-deepgram", "pipecat_languages.py")}
+    assert {iso_code(code) for code in NAMES} <= known
+
+
+@pytest.mark.row("W2", "W3")
+@pytest.mark.trap(11)
 @pytest.mark.parametrize(
-    ("query", "frame_bytes"), [("", 32_000), ("encoding=linear16&sample_rate=16000", 32_001)]
+    ("query", "frame_bytes"), [("", 32_000), ("&encoding=linear16&sample_rate=16000", 32_001)]
 )
 async def test_a_file_that_is_streamed_whole(
-    mesh_tiny: ServedMesh, wav: Path, query: str, frame_bytes: int
+    keyed_mesh: ServedMesh, utterances_wav: Path, query: str, frame_bytes: int
 ) -> None:
-    """W2, W3."""
-    recording = await asyncio.to_thread(wav.read_bytes)
-    async with connect(f"{mesh_tiny.ws_url}/v1/listen?{query}", proxy=None) as socket:
+    recording = await asyncio.to_thread(utterances_wav.read_bytes)
+    url = f"{keyed_mesh.ws_url}/v1/listen?token={KEY}{query}"
+    async with connect(url, proxy=None) as socket:
         for start in range(0, len(recording), frame_bytes):
             await socket.send(recording[start : start + frame_bytes])
         await socket.send('{"type":"CloseStream"}')

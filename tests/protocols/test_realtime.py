@@ -1,58 +1,17 @@
-"""O2, O3, O4, V1, R2, L2, P2: clients of ``/v1/realtime`` against the real mesh, with keys."""
+"""Clients of ``/v1/realtime`` against the real mesh."""
 
-import wave
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+import asyncio
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from av import AudioFrame, AudioResampler
 
-from tests.certificates import Authority
 from tests.conftest import ServedMesh
-from tests.gateway.fakes import write_keys
-from tests.mesh.asr import BECKETT, pcm_of, silence
+from tests.mesh.asr import BECKETT
 from tests.mesh.wording import assert_same_words
-from tests.protocols.conftest import Observed, RunClient
+from tests.protocols.conftest import KEY, Observed, RunClient, write_wav
 
-KEY = "a-key-of-alice"
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
-
-OwnMesh = Callable[..., AbstractContextManager[ServedMesh]]
-
-
-@pytest.fixture(scope="module")
-def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One key is known to the meshes of these tests."""
-    path = write_keys(tmp_path_factory.mktemp("keys") / "keys", {"alice": KEY})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GATEWAY_KEYS_FILE", str(path))
-        yield path
-
-
-@pytest.fixture(scope="module")
-def mesh(keys_file: Path, own_mesh: OwnMesh) -> Iterator[ServedMesh]:
-    with own_mesh("tiny.en") as mesh:
-        yield mesh
-
-
-@pytest.fixture(scope="module")
-def spoken(speech: Path) -> bytes:
-    """Utterances with pauses between them, and silence at the end; 16 kHz PCM."""
-    return pcm_of(speech / "beckett.wav") + silence(3)
-
-
-@pytest.fixture
-def spoken_24k(spoken: bytes, tmp_path: Path) -> Path:
-    resampler = AudioResampler(format="s16", layout="mono", rate=24_000)
-    frame = AudioFrame.from_ndarray(np.frombuffer(spoken, "<i2")[np.newaxis], "s16", "mono")
-    frame.sample_rate = 16_000
-    frames = [*resampler.resample(frame), *resampler.resample(None)]
-    path = tmp_path / "24k.pcm"
-    path.write_bytes(b"".join(frame.to_ndarray().tobytes() for frame in frames))
-    return path
 
 
 def of(observed: Observed, kind: str) -> list[dict[str, Any]]:
@@ -70,24 +29,28 @@ def transcripts(observed: Observed) -> list[str]:
     return texts
 
 
-@pytest.mark.parametrize("version", ["3", "2", "1"])
+@pytest.mark.row("O2", "O3")
+@pytest.mark.trap(9)
 async def test_openais_sdk_hears_of_turns_and_may_end_them(
-    mesh: ServedMesh, spoken_24k: Path, run_client: RunClient, version: str
+    keyed_mesh: ServedMesh, spoken_24k: Path, run_client: RunClient
 ) -> None:
-    """O2, and of the beta, which the oldest speaks too, O3."""
-    runs = ("turns", "commits", "beta") if version == "1" else ("turns", "commits")
-    observed = await run_client(
-        f"openai-{version}",
-        "openai_realtime.py",
-        f"{mesh.http_url}/v1",
-        KEY,
-        str(spoken_24k),
-        *runs,
+    """The oldest speaks the beta too."""
+    url, audio = f"{keyed_mesh.http_url}/v1", str(spoken_24k)
+    arguments = ("openai_realtime.py", url, KEY, audio, "turns", "commits")
+    newest, newer, oldest = await asyncio.gather(
+        run_client("openai-3", *arguments),
+        run_client("openai-2", *arguments),
+        run_client("openai-1", *arguments, "beta"),
     )
-    assert all(event["event_id"] for event in observed)
-    check = {"turns": check_turns, "commits": check_commits, "beta": check_beta}
-    for run in runs:
-        check[run]([event for event in observed if event["run"] == run])
+    for observed in (newest, newer, oldest):
+        assert all(event["event_id"] for event in observed)
+        check_turns(of_run("turns", observed))
+        check_commits(of_run("commits", observed))
+    check_beta(of_run("beta", oldest))
+
+
+def of_run(run: str, observed: Observed) -> Observed:
+    return [event for event in observed if event["run"] == run]
 
 
 def check_turns(observed: Observed) -> None:
@@ -97,18 +60,23 @@ def check_turns(observed: Observed) -> None:
     assert of(observed, "error") == []
     kinds = [f"input_audio_buffer.{kind}" for kind in ("speech_started", "speech_stopped")]
     kinds += ["input_audio_buffer.committed", f"{TRANSCRIPTION}.completed"]
-    items = [[event["item_id"] for event in of(observed, kind)] for kind in kinds]
-    assert items[0] == items[1] == items[2] == items[3]
-    assert len(set(items[0])) == len(items[0]) > 1
-    for item_id in items[0]:
+    started, stopped, committed, completed = (
+        [event["item_id"] for event in of(observed, kind)] for kind in kinds
+    )
+    assert committed == completed
+    *turns, silence = committed
+    assert turns == started == stopped
+    assert len(set(committed)) == len(committed) > 2
+    for item_id in turns:
         mine = [event["type"] for event in observed if event.get("item_id") == item_id]
         assert [kind for kind in mine if kind in kinds] == kinds
-    assert len(of(observed, "conversation.item.added")) == len(items[0])
-    for completed in of(observed, f"{TRANSCRIPTION}.completed"):
-        assert completed["what"] == "ConversationItemInputAudioTranscriptionCompletedEvent"
-        assert completed["usage"]["seconds"] > 0
-        assert completed["content_index"] == 0
-        assert "".join(token["token"] for token in completed["logprobs"]) == completed["transcript"]
+    assert len(of(observed, "conversation.item.added")) == len(committed)
+    for item in of(observed, f"{TRANSCRIPTION}.completed"):
+        assert item["what"] == "ConversationItemInputAudioTranscriptionCompletedEvent"
+        assert item["usage"]["seconds"] > 0
+        assert item["content_index"] == 0
+        assert "".join(token["token"] for token in item["logprobs"]) == item["transcript"]
+        assert bool(item["transcript"]) is (item["item_id"] != silence)
     assert_same_words(BECKETT, " ".join(transcripts(observed)))
 
 
@@ -135,34 +103,14 @@ def check_beta(observed: Observed) -> None:
     assert_same_words(BECKETT, " ".join(transcripts(observed)))
 
 
-async def test_openais_sdk_for_javascript_connects_with_tls(
-    keys_file: Path, own_mesh: OwnMesh, spoken_24k: Path, run_client: RunClient, tmp_path: Path
-) -> None:
-    """O4."""
-    authority = Authority(tmp_path)
-    pair = authority.issue("gateway")
-    options = ("--tls-cert", str(pair.cert), "--tls-key", str(pair.key))
-    with own_mesh("tiny.en", *options) as mesh:
-        observed = await run_client(
-            "openai-js",
-            "openai_realtime.mjs",
-            f"https://localhost:{mesh.port}/v1",
-            KEY,
-            str(spoken_24k),
-            NODE_EXTRA_CA_CERTS=str(authority.file),
-        )
-    assert observed[0]["type"] == "session.created"
-    assert of(observed, "error") == []
-    assert_same_words(BECKETT, " ".join(transcripts(observed)))
-
-
+@pytest.mark.row("V1")
+@pytest.mark.trap(9, 12)
 async def test_vllms_example_gets_its_text(
-    mesh: ServedMesh, spoken: bytes, run_client: RunClient, tmp_path: Path
+    keyed_mesh: ServedMesh, spoken: bytes, run_client: RunClient, tmp_path: Path
 ) -> None:
-    """V1."""
     audio = tmp_path / "16k.pcm"
     audio.write_bytes(spoken)
-    url = f"{mesh.ws_url}/v1/realtime"
+    url = f"{keyed_mesh.ws_url}/v1/realtime"
     observed = await run_client("openai-3", "vllm_realtime.py", url, KEY, str(audio))
     assert observed[0]["type"] == "session.created"
     assert observed[0]["id"]
@@ -173,27 +121,36 @@ async def test_vllms_example_gets_its_text(
     assert_same_words(BECKETT, done["text"])
 
 
+@pytest.mark.row("R2")
+@pytest.mark.trap(12)
 async def test_nvidias_realtime_client_gets_everything_in_its_last_result(
-    mesh: ServedMesh, spoken: bytes, run_client: RunClient, tmp_path: Path
+    keyed_mesh: ServedMesh, spoken: bytes, run_client: RunClient, tmp_path: Path
 ) -> None:
-    """R2."""
-    file = tmp_path / "16k.wav"
-    with wave.open(str(file), "wb") as writer:
-        writer.setparams((1, 2, 16_000, 0, "NONE", ""))
-        writer.writeframes(spoken)
-    server = f"127.0.0.1:{mesh.port}"
+    file = write_wav(tmp_path / "16k.wav", spoken)
+    server = f"127.0.0.1:{keyed_mesh.port}"
     [observed] = await run_client("riva-realtime", "riva_realtime.py", server, KEY, str(file))
     assert observed["updated"]
     assert_same_words(BECKETT, observed["final_transcript"])
 
 
-async def test_livekits_plugin_reads_recordings_and_hears_of_turns(
-    mesh: ServedMesh, spoken_24k: Path, run_client: RunClient
+@pytest.mark.row("L2", "L2b", "P2")
+@pytest.mark.trap(9)
+async def test_livekit_and_pipecat_converse(
+    keyed_mesh: ServedMesh, spoken_24k: Path, run_client: RunClient
 ) -> None:
-    """L2, and L2b: no turn is cut twice, by the plugin and by the gateway."""
-    observed = await run_client(
-        "livekit-openai", "livekit_openai.py", f"{mesh.http_url}/v1", KEY, str(spoken_24k)
+    audio = str(spoken_24k)
+    livekit, pipecat = await asyncio.gather(
+        run_client("livekit-openai", "livekit_openai.py", f"{keyed_mesh.http_url}/v1", KEY, audio),
+        run_client(
+            *("pipecat-openai", "pipecat_openai.py", f"{keyed_mesh.ws_url}/v1/realtime", KEY, audio)
+        ),
     )
+    check_livekit(livekit)
+    check_pipecat(pipecat)
+
+
+def check_livekit(observed: Observed) -> None:
+    """L2, and L2b: no turn is cut twice, by the plugin and by the gateway."""
     for what in ("recognised", "final_transcript"):
         told = [event for event in observed if event["what"] == what]
         models = {event["model"] for event in told}
@@ -201,18 +158,16 @@ async def test_livekits_plugin_reads_recordings_and_hears_of_turns(
         for model in models:
             texts = [event["text"] for event in told if event["model"] == model]
             assert_same_words(BECKETT, " ".join(texts))
+    recognised = [event for event in observed if event["what"] == "recognised"]
+    assert {event["language"] for event in recognised} == {"en"}
     turns = [event["what"] for event in observed if event["model"] == "gpt-transcribe"]
     assert {"start_of_speech", "end_of_speech", "interim_transcript"} <= set(turns)
     own = [event["what"] for event in observed if event["model"] == "gpt-realtime-whisper"]
     assert own.count("final_transcript") <= own.count("end_of_speech")
 
 
-async def test_pipecat_gets_frames_of_text_and_none_of_errors(
-    mesh: ServedMesh, spoken_24k: Path, run_client: RunClient
-) -> None:
-    """P2."""
-    url = f"{mesh.ws_url}/v1/realtime"
-    observed = await run_client("pipecat-openai", "pipecat_openai.py", url, KEY, str(spoken_24k))
+def check_pipecat(observed: Observed) -> None:
+    """P2: in one mode it says itself when somebody has spoken, in the other it is told."""
     for mode in ("own_vad", "server_vad"):
         told = [frame for frame in observed if frame["mode"] == mode]
         kinds = {frame["what"] for frame in told}

@@ -1,9 +1,10 @@
-"""R1, P3: clients of NVIDIA Riva against the real mesh."""
+"""Clients of NVIDIA Riva against the real mesh."""
 
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
@@ -17,12 +18,12 @@ from tests.protocols.conftest import Observed, RunClient
 from voxmesh.foreign.riva import riva_asr_pb2, riva_common_pb2
 
 
+@pytest.mark.row("R1")
 async def test_rivas_own_client_lists_reads_and_streams(
-    mesh_tiny: ServedMesh, speech: Path, run_client: RunClient
+    keyed_mesh: ServedMesh, speech: Path, run_client: RunClient
 ) -> None:
-    """R1."""
     observed = await run_client(
-        "riva", "riva_asr.py", mesh_tiny.grpc_target, str(speech / "beckett.wav")
+        "riva", "riva_asr.py", keyed_mesh.grpc_target, str(speech / "beckett.wav")
     )
     models = of(observed, "model")
     assert {model["parameters"]["type"] for model in models} == {"online", "offline"}
@@ -61,14 +62,14 @@ async def test_messages_are_those_that_rivas_client_knows(run_client: RunClient)
     assert encodings["values"] == {value.name: value.number for value in ours.values}
 
 
+@pytest.mark.row("P3")
 async def test_pipecat_understands_what_it_is_told(
-    mesh_tiny: ServedMesh, speech: Path, run_client: RunClient
+    keyed_mesh: ServedMesh, speech: Path, run_client: RunClient
 ) -> None:
-    """P3."""
     observed = await run_client(
         "pipecat-nvidia",
         "pipecat_nvidia.py",
-        mesh_tiny.grpc_target,
+        keyed_mesh.grpc_target,
         str(speech / "beckett.wav"),
         "better",
     )
@@ -79,8 +80,8 @@ async def test_pipecat_understands_what_it_is_told(
         assert_same_words(BECKETT, " ".join(frame["text"] for frame in frames))
 
 
-def test_reflection_describes_every_service(mesh_tiny: ServedMesh) -> None:
-    with grpc.insecure_channel(mesh_tiny.grpc_target) as channel:
+def test_reflection_describes_every_service(keyed_mesh: ServedMesh) -> None:
+    with grpc.insecure_channel(keyed_mesh.grpc_target) as channel:
         described_there = ProtoReflectionDescriptorDatabase(channel)
         assert {*SERVICE_NAMES, "grpc.health.v1.Health"} <= set(described_there.get_services())
         for name in SERVICE_NAMES:

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from services.common.errors import MeshError
-from services.gateway.container import Limits, decode
+from services.gateway.container import decode
+from services.gateway.resampler import Limits
 
 
 def _peak_bytes() -> int:

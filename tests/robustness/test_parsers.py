@@ -23,11 +23,12 @@ from services.common.errors import InvalidRequestError, MeshError
 from services.gateway import uploads
 from services.gateway.audio_input import BLOCK_BYTES, Encoding, RawFormat
 from services.gateway.auth import Keys, KeysFileError, presented
-from services.gateway.container import Limits, decode
+from services.gateway.container import decode
 from services.gateway.languages import NAMES, language_code
 from services.gateway.protocols import converse, converse_socket, wlk
 from services.gateway.protocols.openai_form import read_wish
 from services.gateway.raw_decoder import open_raw
+from services.gateway.resampler import Limits
 from services.gateway.sniff import DEMUXERS, Found, sniff
 from tests.gateway.test_decoder import FILES, file, wav_header
 from tests.robustness.broken import broken, json_values, pieces, times

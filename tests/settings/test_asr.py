@@ -357,6 +357,18 @@ def test_so_probable_are_words_that_are_committed_at_a_pause(flip: Flip, setting
     assert len(transcriber.state.committed) == flip.effect
 
 
+@flips("ASR", sure_ms={300: 1, 400: 0})
+def test_so_long_a_quiet_makes_probable_words_certain(flip: Flip, settings: Settle) -> None:
+    cadence = asr.paces(settings(sure_ms=flip.value)).live
+    transcriber = Transcriber(cadence, language_code="en")
+    word = Word(" word", 0, samples(0.3), 0.9, (1,))
+    transcriber.push(0, np.pad(np.full(samples(0.3), 0.5, np.float32), (0, samples(0.35))))
+    step = transcriber.next_step(samples(1))
+    assert step is not None
+    transcriber.complete(step, Hypothesis((word,), "en", 1.0, 0.0, 0.0))
+    assert len(transcriber.state.committed) == flip.effect
+
+
 @flips("ASR", quiet_ms={400: 1, 900: 0})
 def test_so_long_a_quiet_makes_improbable_words_certain(flip: Flip, settings: Settle) -> None:
     cadence = asr.paces(settings(pause_ms=300, quiet_ms=flip.value)).live

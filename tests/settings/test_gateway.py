@@ -208,6 +208,14 @@ async def test_an_upload_of_more_bytes_is_refused(flip: Flip) -> None:
     assert answer.status_code == flip.effect
 
 
+@flips("GATEWAY", fetch_hosts={(): "Bad Request", ("127.0.0.1:1",): "REMOTE_CONTENT_ERROR"})
+async def test_urls_are_followed_to_hosts_that_are_listed(flip: Flip) -> None:
+    """Nobody listens there."""
+    async with http(fetch_hosts=flip.value) as client:
+        answer = await client.post("/v1/listen", json={"url": "https://127.0.0.1:1/a.wav"})
+    assert (answer.status_code, answer.json()["err_code"]) == (400, flip.effect)
+
+
 @flips(
     "GATEWAY",
     grpc_max_message_bytes={

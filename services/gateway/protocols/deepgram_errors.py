@@ -3,13 +3,17 @@
 | error | status | err_code |
 |---|---|---|
 | ``RefusedError`` | 400 | its own |
+| ``NotJsonError`` | 400 | INVALID_JSON |
+| ``FetchError`` | 400 | REMOTE_CONTENT_ERROR |
 | ``InvalidRequestError``, ``NotFoundError`` | 400 | Bad Request |
+| ``UnauthenticatedError`` | 401 | INVALID_AUTH |
 | ``StreamTooLongError`` | 413 | PAYLOAD_TOO_LARGE |
 | ``OverloadedError`` | 429 | TOO_MANY_REQUESTS |
 | other ``MeshError`` | 503 | the error's reason |
 | anything else | 500 | INTERNAL_SERVER_ERROR |
 """
 
+import uuid
 from dataclasses import dataclass, field
 
 from starlette.responses import JSONResponse
@@ -20,9 +24,12 @@ from services.common.errors import (
     NotFoundError,
     OverloadedError,
     StreamTooLongError,
+    UnauthenticatedError,
 )
-from services.gateway.protocols.http_errors import RETRY_SOON, RefusedError
+from services.gateway.fetch_hosts import FetchError
+from services.gateway.protocols.http_errors import RETRY_SOON, Family, RefusedError
 from services.gateway.refusals import deepgram_body, deepgram_headers
+from services.gateway.uploads import NotJsonError
 
 _REFUSED = 1008
 _INTERNAL = 1011
@@ -56,8 +63,14 @@ def problem_of(error: Exception, request_id: str) -> Problem:
     match error:
         case RefusedError():
             return Problem(400, error.code_name or "Bad Request", message, request_id)
+        case NotJsonError():
+            return Problem(400, "INVALID_JSON", message, request_id)
+        case FetchError():
+            return Problem(400, "REMOTE_CONTENT_ERROR", message, request_id)
         case InvalidRequestError() | NotFoundError():
             return Problem(400, "Bad Request", f"Bad Request: {message}", request_id)
+        case UnauthenticatedError():
+            return Problem(401, "INVALID_AUTH", message, request_id)
         case StreamTooLongError():
             return Problem(413, "PAYLOAD_TOO_LARGE", message, request_id)
         case OverloadedError():
@@ -66,6 +79,9 @@ def problem_of(error: Exception, request_id: str) -> Problem:
         case MeshError():
             return Problem(503, error.reason, message, request_id, RETRY_SOON)
     return Problem(500, "INTERNAL_SERVER_ERROR", "Internal Server Error", request_id)
+
+
+FAMILY = Family("dg-request-id", lambda: str(uuid.uuid4()), problem_of)
 
 
 def refusal(error: Exception, request_id: str) -> JSONResponse:

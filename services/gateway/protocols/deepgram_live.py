@@ -31,8 +31,9 @@ from services.gateway.protocols.deepgram_frames import (
 from services.gateway.protocols.deepgram_metadata import Request
 from services.gateway.protocols.deepgram_query import Wish, read_wish
 from services.gateway.protocols.deepgram_view import Manner, View
-from services.gateway.protocols.deepgram_words import Body, Style
+from services.gateway.protocols.deepgram_words import Body
 from services.gateway.protocols.frames import accept, hang_up, send_text
+from services.gateway.protocols.recordings import channel_config
 from services.gateway.session import SessionConfig
 from services.gateway.tasks import first_error
 from services.gateway.throttle import Throttle
@@ -81,17 +82,19 @@ async def _open(
     audio_format = wish.audio_format
     if wish.lanes > 1 and isinstance(audio_format, RawFormat):
         audio_format = replace(audio_format, channels=1)
+    config = SessionConfig(
+        session_id=request_id,
+        protocol=PROTOCOL,
+        caller=caller,
+        language_code=wish.language_code,
+        model=wish.model,
+        hotwords=wish.hotwords,
+    )
     lanes = []
     for number in range(wish.lanes):
-        config = SessionConfig(
-            session_id=f"{request_id}-{number}" if number else request_id,
-            protocol=PROTOCOL,
-            caller=caller,
-            language_code=wish.language_code,
-            model=wish.model,
-            hotwords=wish.hotwords,
+        session = await resources.enter_async_context(
+            gateway.session(channel_config(config, number))
         )
-        session = await resources.enter_async_context(gateway.session(config))
         decoder = await resources.enter_async_context(
             open_decoder(
                 audio_format,
@@ -121,13 +124,13 @@ class _Connection:
         config = lanes[0].session.config
         _, info = gateway.pools.choose(config.model)
         self._request = Request(request_id, info, wish.extra)
-        style = Style(wish.punctuated, wish.filler_words, wish.tells_languages)
         manner = Manner(
-            style,
+            wish.style,
             interim_results=wish.interim_results,
             vad_events=wish.vad_events,
             endpointing=wish.endpointing_samples,
             utterance_end=wish.utterance_end_samples,
+            queries=wish.queries,
         )
         only = info.language_codes[0] if len(info.language_codes) == 1 else ""
         self._views = [

@@ -9,6 +9,7 @@
 | punctuate, smart_format, diarize, detect_entities | words as they are written |
 | filler_words | without it, uh and um are left out of English |
 | keyterm, keywords | hotwords; keywords with a negative intensifier are left out |
+| replace, search | what is written, and where it was said; words, not sounds, are looked for |
 | extra | told again in the metadata |
 | detect_language, utterances, utt_split, paragraphs | recordings |
 | redact, callback | refused: to ignore them would harm |
@@ -24,8 +25,17 @@ from starlette.datastructures import QueryParams
 
 from services.common.errors import InvalidRequestError
 from services.common.timeline import samples
-from services.gateway.decoder import AudioFormat, ContainerFormat, Encoding, RawFormat
+from services.gateway.audio_input import PACKET_RATES_HZ
+from services.gateway.decoder import (
+    AudioFormat,
+    ContainerFormat,
+    Encoding,
+    PacketCodec,
+    PacketFormat,
+    RawFormat,
+)
 from services.gateway.languages import language_code
+from services.gateway.protocols.deepgram_words import Replacement, Style, phrase
 from services.gateway.protocols.http_errors import RefusedError
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -38,7 +48,10 @@ _RAW: dict[str, Encoding] = {
     "mulaw": "mulaw",
     "alaw": "alaw",
 }
-_CONTAINED = frozenset({"flac", "opus", "ogg-opus", "webm-opus", "amr-nb", "amr-wb"})
+_PACKETS: dict[str, PacketCodec] = {codec: codec for codec in PACKET_RATES_HZ}
+"""Encodings that streams bring in packets, unless they bring a container after all. Of a recording
+nobody could tell where a packet ends."""
+_CONTAINED = frozenset({"flac", "ogg-opus", "webm-opus"})
 """Encodings that are taken in a container alone."""
 _VENDOR_MODEL = re.compile(
     r"(nova|enhanced|base|whisper|general|meeting|phonecall|voicemail|finance|conversationalai"
@@ -52,9 +65,11 @@ _REFUSED = {
     "redact": "redaction is not supported, and text that must not be seen would be sent",
     "callback": "callbacks are not supported: the answer comes over this connection",
 }
+_MAX_REPLACEMENTS = 200
+_MAX_QUERIES = 50
 _UNHEEDED = frozenset(
     {"summarize", "sentiment", "topics", "intents", "custom_topic", "custom_intent"}
-    | {"detect_entities", "search", "replace", "diarize", "diarize_model"}
+    | {"detect_entities", "diarize", "diarize_model"}
 )
 """Parameters that change nothing and of which recordings are told so."""
 
@@ -68,8 +83,10 @@ class Wish:
     language_code: str
     """Empty: detect it."""
     audio_format: AudioFormat
+    multichannel: bool
+    """Whether channels are transcribed apart."""
     lanes: int
-    """How many channels are transcribed apart."""
+    """How many lanes a stream has; how many a recording has shows when it has come."""
     interim_results: bool
     endpointing_samples: int | None
     """Silence after speech that ends an utterance; None: none does."""
@@ -79,6 +96,9 @@ class Wish:
     punctuated: bool
     filler_words: bool
     hotwords: tuple[str, ...]
+    replacements: tuple[Replacement, ...]
+    queries: tuple[str, ...]
+    """What is searched for."""
     extra: Mapping[str, str]
     detect_language: bool
     utterances: bool
@@ -86,6 +106,11 @@ class Wish:
     paragraphs: bool
     warnings: tuple[tuple[str, str], ...]
     """Parameters that are not heeded, and why."""
+
+    @property
+    def style(self) -> Style:
+        """How words are written."""
+        return Style(self.punctuated, self.filler_words, self.tells_languages, self.replacements)
 
     @property
     def tells_languages(self) -> bool:
@@ -121,6 +146,7 @@ def read_wish(
         model=_model(_text(query, "model"), models),
         language_code="" if detect else _language(_text(query, "language"), language),
         audio_format=audio_format,
+        multichannel=_flag(query, "multichannel"),
         lanes=lanes,
         interim_results=_flag(query, "interim_results"),
         endpointing_samples=_endpointing(query),
@@ -129,6 +155,8 @@ def read_wish(
         punctuated=smart or diarize or _flag(query, "punctuate") or _flag(query, "detect_entities"),
         filler_words=_flag(query, "filler_words"),
         hotwords=_hotwords(query),
+        replacements=_replacements(query),
+        queries=_queries(query),
         extra=dict(_pair(value) for value in query.getlist("extra")),
         detect_language=detect,
         utterances=_flag(query, "utterances"),
@@ -161,10 +189,12 @@ def _detects(query: QueryParams) -> bool:
 
 def _audio(query: QueryParams, *, live: bool) -> tuple[AudioFormat, int]:
     encoding = _text(query, "encoding").lower()
-    if not encoding or encoding in _CONTAINED:
+    if encoding in _PACKETS and live:
+        return _packets(query, _PACKETS[encoding]), 1
+    if not encoding or encoding in _PACKETS or encoding in _CONTAINED:
         return ContainerFormat(encoding), 1
     if encoding not in _RAW:
-        known = ", ".join((*_RAW, *sorted(_CONTAINED)))
+        known = ", ".join((*_RAW, *_PACKETS, *sorted(_CONTAINED)))
         raise _refused("encoding", f"{encoding!r} is not one of: {known}")
     rate_hz, channels = _whole(query, "sample_rate", 0), _whole(query, "channels", 1)
     if not rate_hz:
@@ -172,6 +202,19 @@ def _audio(query: QueryParams, *, live: bool) -> tuple[AudioFormat, int]:
     lanes = channels if live and _flag(query, "multichannel") else 1
     try:
         return RawFormat(_RAW[encoding], rate_hz, channels), lanes
+    except InvalidRequestError as error:
+        raise _refused("sample_rate", str(error)) from None
+
+
+def _packets(query: QueryParams, codec: PacketCodec) -> PacketFormat:
+    rates_hz = PACKET_RATES_HZ[codec]
+    if codec == "opus":  # which decodes the same, whatever it was made from
+        return PacketFormat(codec, rates_hz[0])
+    rate_hz = _whole(query, "sample_rate", rates_hz[0] if len(rates_hz) == 1 else 0)
+    if not rate_hz:
+        raise _refused("sample_rate", f"is needed with encoding {codec!r}")
+    try:
+        return PacketFormat(codec, rate_hz)
     except InvalidRequestError as error:
         raise _refused("sample_rate", str(error)) from None
 
@@ -203,15 +246,32 @@ def _hotwords(query: QueryParams) -> tuple[str, ...]:
     return tuple(dict.fromkeys(term for term in terms if term))
 
 
+def _replacements(query: QueryParams) -> tuple[Replacement, ...]:
+    wanted = [text for text in query.getlist("replace") if text.lower() not in _NOTHING]
+    if len(wanted) > _MAX_REPLACEMENTS:
+        raise _refused("replace", f"is limited to {_MAX_REPLACEMENTS} terms")
+    replacements = []
+    for text in wanted:
+        term, colon, written = text.partition(":")
+        if not (colon and (said := phrase(term))):
+            raise _refused("replace", f"{text!r} is no term with its replacement")
+        replacements.append(Replacement(said, written.strip()))
+    return tuple(replacements)
+
+
+def _queries(query: QueryParams) -> tuple[str, ...]:
+    wanted = tuple(text for text in query.getlist("search") if text.lower() not in _NOTHING)
+    if len(wanted) > _MAX_QUERIES:
+        raise _refused("search", f"is limited to {_MAX_QUERIES} terms")
+    return wanted
+
+
 def _warnings(query: QueryParams) -> list[tuple[str, str]]:
-    found = [
+    return [
         (name, "is not supported, and changes nothing")
         for name in sorted(_UNHEEDED)
         if any(value.lower() not in _FALSE for value in query.getlist(name))
     ]
-    if _flag(query, "multichannel"):
-        found.append(("multichannel", "channels of recordings are transcribed together"))
-    return found
 
 
 def _text(query: QueryParams, name: str) -> str:

@@ -15,6 +15,7 @@ from services.gateway.protocols.deepgram_words import (
     confidence,
     iso_code,
     offset,
+    search,
     spoken,
     transcript,
     word_bodies,
@@ -27,7 +28,7 @@ _PARAGRAPH_PAUSE_SAMPLES = samples(2)
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What was said in a recording."""
+    """What was said on a channel of a recording."""
 
     words: Sequence[Word]
     language_code: str
@@ -35,24 +36,36 @@ class Heard:
     language_probability: float
 
 
-def results(heard: Heard, wish: Wish) -> Body:
-    """Everything that the client wants to know of what was said."""
-    style = Style(wish.punctuated, wish.filler_words, wish.tells_languages)
-    words = spoken(heard.words, heard.language_code, style)
-    told = alternative(words, heard.language_code, style)
+def results(heard: Sequence[Heard], wish: Wish) -> Body:
+    """Everything that the client wants to know of what was said on each channel."""
+    style = wish.style
+    body: Body = {"channels": [_channel(channel, wish, style) for channel in heard]}
+    if wish.utterances:
+        told = [
+            _utterance(run, number, channel.language_code, style)
+            for number, channel in enumerate(heard)
+            for run in _runs(_spoken(channel, style), wish.utt_split_samples)
+        ]
+        body["utterances"] = sorted(told, key=lambda utterance: utterance["start"])
+    return body
+
+
+def _channel(heard: Heard, wish: Wish, style: Style) -> Body:
+    words = _spoken(heard, style)
+    told = alternative(heard.words, heard.language_code, style)
     if wish.paragraphs:
         told["paragraphs"] = _paragraphs(words, style)
-    channel: Body = {"alternatives": [told]}
+    body: Body = {"alternatives": [told]}
+    if wish.queries:
+        body["search"] = search(heard.words, wish.queries, style)
     if wish.detect_language and heard.language_code:
-        channel["detected_language"] = iso_code(heard.language_code)
-        channel["language_confidence"] = round(heard.language_probability, 6)
-    body: Body = {"channels": [channel]}
-    if wish.utterances:
-        body["utterances"] = [
-            _utterance(run, heard.language_code, style)
-            for run in _runs(words, wish.utt_split_samples)
-        ]
+        body["detected_language"] = iso_code(heard.language_code)
+        body["language_confidence"] = round(heard.language_probability, 6)
     return body
+
+
+def _spoken(heard: Heard, style: Style) -> list[Word]:
+    return spoken(heard.words, heard.language_code, style)
 
 
 def warnings(wish: Wish) -> list[Body]:
@@ -75,11 +88,11 @@ def _runs(words: Sequence[Word], pause_samples: int) -> Iterator[Sequence[Word]]
             yield words[first:end]
 
 
-def _utterance(words: Sequence[Word], language_code: str, style: Style) -> Body:
+def _utterance(words: Sequence[Word], channel: int, language_code: str, style: Style) -> Body:
     return {
         **_span(words),
         "confidence": confidence(words),
-        "channel": 0,
+        "channel": channel,
         "transcript": transcript(words, style),
         "words": word_bodies(words, language_code, style),
         "id": str(uuid.uuid4()),

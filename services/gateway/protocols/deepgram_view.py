@@ -6,7 +6,7 @@ from itertools import takewhile
 
 from services.common.timeline import samples
 from services.common.words import Word
-from services.gateway.protocols.deepgram_words import Body, Style, alternative, offset
+from services.gateway.protocols.deepgram_words import Body, Style, alternative, offset, search
 from services.gateway.transcript import Speech, Transcript
 
 _FINAL_SAMPLES = samples(3)
@@ -32,6 +32,8 @@ class Manner:
     """Silence behind speech that ends an utterance; None: none does."""
     utterance_end: int | None
     """Pause between words that is told; None: none is."""
+    queries: Sequence[str] = ()
+    """What is searched for."""
 
 
 class View:
@@ -309,7 +311,11 @@ class View:
 
     def _result(self, words: Sequence[Word], end_sample: int) -> Body:
         language_code = self._transcript.language_code or self._language_code
-        told = alternative(words, language_code, self._manner.style, first_sample=self._start)
+        style, queries = self._manner.style, self._manner.queries
+        told = alternative(words, language_code, style, first_sample=self._start)
+        channel: Body = {"alternatives": [told]}
+        if queries:
+            channel["search"] = search(words, queries, style)
         return {
             "type": "Results",
             "channel_index": self._channel,
@@ -317,7 +323,7 @@ class View:
             "start": offset(self._start),
             "is_final": False,
             "speech_final": False,
-            "channel": {"alternatives": [told]},
+            "channel": channel,
             "metadata": self._metadata,
             "from_finalize": False,
         }

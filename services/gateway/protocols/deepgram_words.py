@@ -1,7 +1,7 @@
 """Words as Deepgram writes them, live and in recordings."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,25 @@ class Style:
     punctuated: bool
     filler_words: bool
     with_languages: bool
+    replacements: tuple["Replacement", ...] = ()
+    """The first that fits is taken, and what has been replaced is not looked at again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What is to be written in place of something that is said."""
+
+    said: tuple[str, ...]
+    """Words in lower case, without the punctuation around them."""
+    written: str
+    """Empty: nothing is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Written(Word):
+    """A word as a client wants it: what is in it stays as it is."""
+
+    bare: str = ""
 
 
 def iso_code(language_code: str) -> str:
@@ -33,9 +52,64 @@ def iso_code(language_code: str) -> str:
 
 def spoken(words: Sequence[Word], language_code: str, style: Style) -> list[Word]:
     """The words that are told: fillers only if they are wanted. ``Um`` is a word in German."""
-    if style.filler_words or language_code != "en":
-        return list(words)
-    return [word for word in words if _bare(word.text) not in _FILLERS]
+    if not style.filler_words and language_code == "en":
+        words = [word for word in words if _bare(word) not in _FILLERS]
+    return list(_replaced(words, style.replacements) if style.replacements else words)
+
+
+def phrase(text: str) -> tuple[str, ...]:
+    """The words of a text, as they are looked for."""
+    return tuple(filter(None, map(_stripped, text.lower().split())))
+
+
+def search(words: Sequence[Word], queries: Sequence[str], style: Style) -> list[Body]:
+    """Where each of the queries was said, word by word."""
+    return [{"query": query, "hits": list(_hits(words, query, style))} for query in queries]
+
+
+def _hits(words: Sequence[Word], query: str, style: Style) -> Iterator[Body]:
+    said = phrase(query)
+    bare = [_bare(word) for word in words]
+    for first in range(len(words)) if said else ():
+        end = first + len(said)
+        if tuple(bare[first:end]) == said:
+            found = words[first:end]
+            yield {
+                "confidence": confidence(found),
+                "start": offset(found[0].first_sample),
+                "end": offset(found[-1].end_sample),
+                "snippet": transcript(found, style),
+            }
+
+
+def _replaced(words: Sequence[Word], replacements: Sequence[Replacement]) -> Iterator[Word]:
+    bare = [_bare(word) for word in words]
+    first = 0
+    while first < len(words):
+        fitting = (r for r in replacements if tuple(bare[first : first + len(r.said)]) == r.said)
+        if (found := next(fitting, None)) is None:
+            yield words[first]
+            first += 1
+            continue
+        end = first + len(found.said)
+        if found.written:
+            yield _written(words[first:end], found.written)
+        first = end
+
+
+def _written(words: Sequence[Word], text: str) -> Word:
+    """Another text in place of some words, with the punctuation around them."""
+    before, after = words[0].text, words[-1].text
+    opening = before[: before.lower().find(_bare(words[0]))]
+    bare = _bare(words[-1])
+    closing = after[after.lower().rfind(bare) + len(bare) :]
+    return _Written(
+        opening + text + closing,
+        words[0].first_sample,
+        words[-1].end_sample,
+        sum(word.probability for word in words) / len(words),
+        bare=text,
+    )
 
 
 def alternative(
@@ -65,7 +139,7 @@ def transcript(words: Sequence[Word], style: Style) -> str:
     """The text; in lower case and without punctuation, unless it is wanted."""
     if style.punctuated:
         return text_of(words).strip()
-    return "".join(_space(word.text) + _bare(word.text) for word in words).strip()
+    return "".join(_space(word) + _bare(word) for word in words).strip()
 
 
 def confidence(words: Sequence[Word]) -> float:
@@ -77,13 +151,13 @@ def word_bodies(
     words: Sequence[Word], language_code: str, style: Style, *, first_sample: int = 0
 ) -> list[Body]:
     """Each word with its place. A dash that stands alone is in the transcript only."""
-    return [_word(word, language_code, style, first_sample) for word in words if _bare(word.text)]
+    return [_word(word, language_code, style, first_sample) for word in words if _bare(word)]
 
 
 def _word(word: Word, language_code: str, style: Style, first_sample: int) -> Body:
     start = max(word.first_sample, first_sample)
     body: Body = {
-        "word": _bare(word.text),
+        "word": _bare(word),
         "start": offset(start),
         "end": offset(max(word.end_sample, start)),
         "confidence": _rounded(word.probability),
@@ -104,14 +178,17 @@ def _rounded(probability: float) -> float:
     return round(min(max(probability, 0.0), 1.0), 6)
 
 
-def _space(text: str) -> str:
-    bare = _bare(text)
-    return text[: len(text) - len(text.lstrip())] if bare else ""
+def _space(word: Word) -> str:
+    """The white space before a word, unless it is nothing but punctuation."""
+    return word.text[: len(word.text) - len(word.text.lstrip())] if _bare(word) else ""
 
 
-def _bare(text: str) -> str:
+def _bare(word: Word) -> str:
     """A word in lower case, without the punctuation around it."""
-    word = text.strip().lower()
+    return word.bare if isinstance(word, _Written) else _stripped(word.text.strip().lower())
+
+
+def _stripped(word: str) -> str:
     first, end = 0, len(word)
     while first < end and _is_punctuation(word[first]):
         first += 1

@@ -3,6 +3,7 @@
 | error | status | type | code |
 |---|---|---|---|
 | ``InvalidRequestError`` | 400 | invalid_request_error | ``RefusedError`` names one |
+| ``NotJsonError`` | 400 | invalid_request_error | invalid_json |
 | ``UnauthenticatedError`` | 401 | invalid_request_error | invalid_api_key |
 | ``NotFoundError`` | 404 | invalid_request_error | model_not_found |
 | ``StreamTooLongError`` | 413 | invalid_request_error | audio_too_long |
@@ -34,6 +35,7 @@ from services.common.errors import (
     UpstreamError,
 )
 from services.gateway.refusals import openai_body
+from services.gateway.uploads import NotJsonError
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +85,8 @@ def problem_of(error: Exception) -> Problem:
         case RefusedError():
             code, param = error.code_name, error.param
             return Problem(400, "invalid_request_error", code, message, param)
+        case NotJsonError():
+            return Problem(400, "invalid_request_error", "invalid_json", message)
         case InvalidRequestError():
             return Problem(400, "invalid_request_error", None, message)
         case UnauthenticatedError():

@@ -1,28 +1,25 @@
 """Temporary keys for ``/v1/realtime``, which a server gets for the browsers of its users."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from services.common.errors import ClientLeftError, MeshError, OverloadedError
+from services.common.errors import MeshError, OverloadedError
 from services.common.keys import digest
 from services.gateway.auth import Keys, presented
-from services.gateway.protocols.http_errors import RefusedError, answering, problem_of
+from services.gateway.protocols.http_errors import answering, problem_of
 from services.gateway.protocols.realtime_openai import now_s, session_id
 from services.gateway.protocols.realtime_riva import default_session
 from services.gateway.protocols.realtime_wish import Body, Fields, Wish, refused, updated
+from services.gateway.uploads import receive_object
 
 _DEFAULT_S = 600
 _SHORTEST_S = 10
 _LONGEST_S = 7200
-_MAX_BODY_BYTES = 1 << 16
-
 _MAX_KEPT = 10_000
 
 
@@ -77,7 +74,7 @@ def routes(mint: Mint) -> list[Route]:
 
 async def _serve(mint: Mint, answer: _Answer, request: Request) -> Response:
     try:
-        return JSONResponse(answer(mint, request, await _body(request)))
+        return JSONResponse(answer(mint, request, await receive_object(request)))
     except MeshError as error:
         problem = problem_of(error)
         # NVIDIA's client shows ``detail``.
@@ -105,22 +102,3 @@ def _transcription_session(mint: Mint, request: Request, body: Body) -> Body:
         "input_audio_transcription": session["input_audio_transcription"] or {},
         "client_secret": mint.make(request, _DEFAULT_S, wish),
     }
-
-
-async def _body(request: Request) -> Body:
-    data = b""
-    try:
-        async for part in request.stream():
-            data += part
-            if len(data) > _MAX_BODY_BYTES:
-                raise RefusedError("the body is too large", param=None)
-    except ClientDisconnect:
-        raise ClientLeftError from None
-    request.state.body_pending = False
-    try:
-        body: Any = json.loads(data or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise RefusedError("the body is not JSON", param=None, code="invalid_json") from error
-    if not isinstance(body, dict):
-        raise RefusedError("the body is not an object", param=None, code="invalid_json")
-    return body

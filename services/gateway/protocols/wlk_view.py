@@ -37,6 +37,8 @@ class View:
         self._num_words = 0
         self._num_sent = 0
         """Lines at the front that the client has as they are."""
+        self._num_shown = 0
+        """Lines that the client has at all."""
         self._seq = 0
         self._whole = True
         """Whether the next message has to say everything."""
@@ -118,7 +120,9 @@ class View:
     def _changes(self) -> Message:
         self._seq += 1
         new = [self._line(line) for line in self._lines[self._num_sent :]]
-        self._num_sent = len(self._lines)
+        # Clients of old know no other rule than to drop these and append the new ones.
+        pruned = 0 if self._num_sent else self._num_shown
+        self._num_sent = self._num_shown = len(self._lines)
         if self._whole:
             self._whole = False
             return {"type": "snapshot", "seq": self._seq, **self._state()}
@@ -127,6 +131,7 @@ class View:
             "seq": self._seq,
             "status": self._status(),
             "n_lines": len(self._lines),
+            **({"lines_pruned": pruned} if pruned else {}),
             **({"new_lines": new} if new else {}),
             **_buffers(self._sent_tail),
             **dict(zip(_LAGS, self._sent_lags, strict=True)),

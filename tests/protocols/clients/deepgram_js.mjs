@@ -47,19 +47,24 @@ for (let start = 0; start < pcm.length; start += FRAME_BYTES) {
 connection.sendFinalize({ type: "Finalize" });
 connection.sendCloseStream({ type: "CloseStream" });
 await ended;
-await new Promise((resolve) => setTimeout(resolve, RECONNECTS_WITHIN_MS));
-report("counted", { opened });
-connection.close();
 
-const media = client.listen.v1.media;
-const wav = readFileSync(wavPath);
-const asked = { model: "nova-3", smart_format: true, utterances: true };
-report("recording", { answer: await media.transcribeFile(wav, asked) });
-try {
-  await media.transcribeFile(Buffer.from("this is no audio".repeat(1000)), asked, {
-    maxRetries: 0,
-  });
-} catch (error) {
-  report("garbage", { status: error.statusCode, body: error.body });
+async function reconnects() {
+  await new Promise((resolve) => setTimeout(resolve, RECONNECTS_WITHIN_MS));
+  report("counted", { opened });
+  connection.close();
 }
+
+async function recordings() {
+  const media = client.listen.v1.media;
+  const asked = { model: "nova-3", smart_format: true, utterances: true };
+  report("recording", { answer: await media.transcribeFile(readFileSync(wavPath), asked) });
+  const garbage = Buffer.from("this is no audio".repeat(1000));
+  try {
+    await media.transcribeFile(garbage, asked, { maxRetries: 0 });
+  } catch (error) {
+    report("garbage", { status: error.statusCode, body: error.body });
+  }
+}
+
+await Promise.all([reconnects(), recordings()]);
 process.exit(0);

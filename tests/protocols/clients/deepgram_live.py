@@ -49,12 +49,15 @@ async def command(socket, name):
 
 async def main(url, pcm, speed, written):
     asked = []
+    answered = asyncio.Event()
 
     def report(event, message=None):
         told = {"event": event, "asked": list(asked)}
         if message is not None:
             told["class"] = type(message).__name__
             told["message"] = message if isinstance(message, dict) else json.loads(message.json())
+            if told["message"].get("from_finalize"):
+                answered.set()
         print(json.dumps(told), flush=True)
 
     async def ask(socket, name):
@@ -72,7 +75,7 @@ async def main(url, pcm, speed, written):
             await socket.send_media(pcm[start : start + FRAME_BYTES])
             await asyncio.sleep(FRAME_BYTES / BYTES_PER_S / speed)
         await ask(socket, "Finalize")
-        await asyncio.sleep(1)
+        await asyncio.wait_for(answered.wait(), 5)
         await ask(socket, "CloseStream")
         await asyncio.wait_for(listening, 10)
         report("listened")

@@ -16,7 +16,7 @@ from deepgram import (
 from deepgram.clients.common.v1.errors import DeepgramApiError
 
 FRAME_BYTES = 3200
-SPEED = 4
+SPEED = 6
 UTTERANCES = 2
 """How often the end of one is waited for: then everything has been heard."""
 

@@ -24,7 +24,9 @@ QUIET_S = 2.0
 
 def told(model, what, event):
     texts = [alternative.text for alternative in event.alternatives]
-    print(json.dumps({"model": model, "what": what, "text": " ".join(texts)}), flush=True)
+    languages = [alternative.language for alternative in event.alternatives]
+    shown = {"text": " ".join(texts), "language": ",".join(filter(None, languages))}
+    print(json.dumps({"model": model, "what": what, **shown}), flush=True)
 
 
 def frames(audio):
@@ -63,10 +65,10 @@ async def converse(audio, model):
 
 async def main(audio):
     async with http_context.open():
-        for model in ("gpt-4o-mini-transcribe", "whisper-1"):
-            await recognise(audio, model)
-        for model in ("gpt-transcribe", "gpt-realtime-whisper"):
-            await converse(audio, model)
+        await asyncio.gather(
+            *(recognise(audio, model) for model in ("gpt-4o-mini-transcribe", "whisper-1")),
+            *(converse(audio, model) for model in ("gpt-transcribe", "gpt-realtime-whisper")),
+        )
 
 
 asyncio.run(main(Path(AUDIO).read_bytes()))

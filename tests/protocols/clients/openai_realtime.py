@@ -1,7 +1,7 @@
 """Plays 24 kHz PCM to OpenAI's SDK for Python, and writes every event that comes.
 
-``openai_realtime.py BASE_URL KEY AUDIO RUN...``, where a run is ``turns`` (the gateway ends them),
-``commits`` (the program does) or ``beta``.
+``openai_realtime.py BASE_URL KEY AUDIO RUN...``, where a run is ``turns`` (the gateway ends them,
+the program the silence behind them), ``commits`` (the program does) or ``beta``.
 """
 
 import asyncio
@@ -9,7 +9,6 @@ import base64
 import json
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import openai
@@ -18,7 +17,8 @@ BASE_URL, KEY, AUDIO, *RUNS = sys.argv[1:]
 MAJOR = int(openai.__version__.split(".")[0])
 FRAME_BYTES = 4800
 SPEED = 8.0
-QUIET_S = 1.0
+STARTED = "input_audio_buffer.speech_started"
+COMMITTED = "input_audio_buffer.committed"
 COMPLETED = "conversation.item.input_audio_transcription.completed"
 
 client = openai.AsyncOpenAI(
@@ -73,26 +73,25 @@ async def play(connection, audio):
         await connection.input_audio_buffer.append(audio=base64.b64encode(frame).decode())
 
 
-async def listen(connection, run, done):
-    """Write what comes, until everything was said, every item is complete, and it is quiet."""
-    open_items = 0
-    while True:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(QUIET_S):
-                event = await connection.recv()
-                told = event.model_dump(mode="json")
-                print(json.dumps({"run": run, "what": type(event).__name__, **told}), flush=True)
-                open_items += event.type == "input_audio_buffer.committed"
-                open_items -= event.type == COMPLETED
-                continue
-        if done.is_set() and not open_items:
-            return
+async def listen(connection, run):
+    """Write what comes, until all items are complete, and so those that the program commits.
+
+    In those nobody starts to speak, as far as the gateway tells.
+    """
+    own = 2 if run == "commits" else 1
+    started, committed, completed = set(), set(), set()
+    while len(committed - started) < own or committed != completed:
+        event = await connection.recv()
+        told = event.model_dump(mode="json")
+        print(json.dumps({"run": run, "what": type(event).__name__, **told}), flush=True)
+        for kind, items in ((STARTED, started), (COMMITTED, committed), (COMPLETED, completed)):
+            if event.type == kind:
+                items.add(event.item_id)
 
 
 async def hold(run, audio):
-    done = asyncio.Event()
     async with connected(run) as connection, asyncio.TaskGroup() as tasks:
-        tasks.create_task(listen(connection, run, done))
+        tasks.create_task(listen(connection, run))
         await configure(connection, run)
         await play(connection, audio)
         if run == "commits":
@@ -101,13 +100,11 @@ async def hold(run, audio):
             await connection.input_audio_buffer.clear()
             await connection.input_audio_buffer.commit()
             await play(connection, audio[:192_000])
-            await connection.input_audio_buffer.commit()
-        done.set()
+        await connection.input_audio_buffer.commit()
 
 
 async def main(audio):
-    for run in RUNS:
-        await hold(run, audio)
+    await asyncio.gather(*(hold(run, audio) for run in RUNS))
 
 
 asyncio.run(main(Path(AUDIO).read_bytes()))

@@ -106,8 +106,7 @@ async def hold(mode, audio):
 
 
 async def main(audio):
-    for mode in ("own_vad", "server_vad"):
-        await hold(mode, audio)
+    await asyncio.gather(*(hold(mode, audio) for mode in ("own_vad", "server_vad")))
 
 
 asyncio.run(main(Path(AUDIO).read_bytes()))

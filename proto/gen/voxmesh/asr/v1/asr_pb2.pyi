@@ -167,8 +167,8 @@ class Open(_message.Message):
     first_sample: _builtins.int
     """Position of the first sample that will be sent. With a checkpoint: its `replay_from_sample`."""
     moved: _builtins.bool
-    """Whether the session was served before, by this replica or another one. It is not refused
-    because others would have to wait: it would be lost.
+    """Whether the session was let in before, to this replica, to another one, or while none could be
+    reached. It is not refused because others would have to wait: it would be lost.
     """
     @_builtins.property
     def config(self) -> Global___TranscribeConfig:
