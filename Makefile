@@ -62,7 +62,7 @@ check: install  ## Lint, types, contracts
 	if git rev-parse -q --verify origin/main >/dev/null; then $(BIN)/buf breaking --against '.git#ref=origin/main'; fi
 test: torch sdks  ## Fetch the small models and run every test
 	$(BIN)/voxmesh pull silero-vad tiny.en base speech
-	$(BIN)/pytest -q -n 3 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -q
 chaos: install  ## Hit several replicas of everything for MINUTES=10, under a checker
 	$(BIN)/voxmesh pull silero-vad speech
 	$(BIN)/python -m tests.robustness.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))

@@ -80,25 +80,6 @@ class ServedMesh:
         return self.output.read_text(errors="replace")
 
 
-_MESHES = {"mesh", "own_mesh"}
-"""Fixtures that start a mesh."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let processes share the tests (``-n``): those with a mesh stay in one, and come first.
-
-    Elsewhere files stay together: each model is loaded by few, and only one mesh works at a time.
-    """
-    items.sort(key=lambda item: _group(item) != "mesh")
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-
-
-def _group(item: pytest.Item) -> str:
-    has_mesh = not _MESHES.isdisjoint(getattr(item, "fixturenames", ()))
-    return "mesh" if has_mesh else item.nodeid.partition("::")[0]
-
-
 @pytest.fixture(scope="session")
 def models() -> Models:
     """Where an installed model lies, by name."""
