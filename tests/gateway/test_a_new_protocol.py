@@ -20,7 +20,7 @@ from services.common.errors import ClientLeftError, DeviceError, MeshError
 from services.common.words import text_of
 from services.gateway import app
 from services.gateway.decoder import RawFormat, open_decoder
-from services.gateway.documents import document
+from services.gateway.documents import document, document_json
 from services.gateway.gateway import Gateway
 from services.gateway.live_session import LiveSession
 from services.gateway.protocols.frames import accept, hang_up, send_text
@@ -154,6 +154,7 @@ def described(registered: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     channels.cache_clear()
     yield
     channels.cache_clear()
+    document_json.cache_clear()
 
 
 def plain(port: int) -> connect:
