@@ -147,21 +147,22 @@ class Stage(Generic[RequestT, ResponseT]):
             MeshError: The stage refuses for good.
 
         """
-        refused = None
-        for _ in range(_ADMISSIONS):
+        losses: list[StreamLostError] = []
+        while len(losses) < _ADMISSIONS:
             try:
                 self._admitted = await self._open()
             except StreamLostError as lost:
-                if lost.reason == "overloaded":
-                    refused = lost
-                    continue
-                await self._recover_from(lost)
+                losses.append(lost)
                 if lost.reason == "deadline":
                     break  # The client has waited long enough.
+                if lost.reason != "overloaded":
+                    await asyncio.sleep(FIRST_DELAY_S)
             else:
                 return
-        if refused is not None:
-            raise OverloadedError(str(refused)) from refused
+        for refused in losses:
+            if refused.reason == "overloaded":
+                raise OverloadedError(str(refused)) from refused
+        await self._recover_from(losses[-1])
 
     def close(self) -> None:
         """Give the first stream up, if ``run`` was never called."""
