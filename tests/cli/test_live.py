@@ -51,6 +51,8 @@ class ScriptedGateway(gateway_pb2_grpc.GatewayServiceServicer):
         self, requests: AsyncIterator[gateway_pb2.ConverseRequest], context: "Context"
     ) -> AsyncIterator[gateway_pb2.ConverseResponse]:
         if self.refusal is not None:
+            # grpc.aio forgets the status of a call that ends while it is written to.
+            await anext(requests)
             await context.abort(self.refusal, "no room")
         async for request in requests:
             match request.WhichOneof("payload"):
