@@ -260,12 +260,11 @@ class Transcriber:
         known = None if full else self._known(end)
         if known is not None and (final or self._is_decided(end)):
             return Step(None, known, end if final else self._through, final, full)
-        sure_at = None if final or full else self._pause(end)
+        audible = self._undecided(end) >= _MIN_SPEECH_SAMPLES or bool(self._pending)
+        sure_at = self._pause(end) if audible and not (final or full) else None
         if not (final or full or sure_at or self._is_new_audio(end, step_samples)):
             return None
-        long_enough = self._undecided(end) >= _MIN_SPEECH_SAMPLES
-        window = self._window(end) if long_enough or self._pending else None
-        return Step(window, None, end, final, full, sure_at)
+        return Step(self._window(end) if audible else None, None, end, final, full, sure_at)
 
     def complete(self, step: Step, hypothesis: Hypothesis | None) -> list[Event]:
         """Learn from a step.
@@ -383,7 +382,8 @@ class Transcriber:
         if not (self._cadence.live and pause > 0):
             return None
         loud_until = self._audio.loud_until
-        paused = loud_until > self._first and self._through < loud_until + pause <= end
+        unsaid = loud_until > max(self._first, self._settled)
+        paused = unsaid and self._through < loud_until + pause <= end
         return loud_until + self._cadence.sure if paused else None
 
     def _is_decided(self, end: int) -> bool:

@@ -521,11 +521,13 @@ def test_a_flush_commits_everything_heard_and_is_answered_behind_it() -> None:
     assert len(flushed) == 6
 
 
+@pytest.mark.parametrize("pause_s", [0, 0.04, 0.2])
 @pytest.mark.parametrize("flush_s", [0.02, 0.08, 0.16, 0.5])
-def test_no_rhythm_of_flushes_leaves_anything_unsaid(flush_s: float) -> None:
+def test_no_rhythm_of_flushes_leaves_anything_unsaid(flush_s: float, pause_s: float) -> None:
     words = script([0.3] * 8, word_s=0.02)
     end = samples(4)
-    transcriber, model = Transcriber(LIVE, language_code="en"), ScriptedRecognizer(words)
+    cadence = replace(LIVE, pause=samples(pause_s), sure=samples(0.2))
+    transcriber, model = Transcriber(cadence, language_code="en"), ScriptedRecognizer(words)
     history = History()
     for number, piece in enumerate(cut(lane(words, end), every(flush_s, end))):
         take_in(transcriber, piece)
@@ -545,6 +547,30 @@ def test_no_rhythm_of_flushes_leaves_anything_unsaid(flush_s: float) -> None:
         if word.first_sample < place < word.end_sample
     }
     assert heard >= {word.text for word in words} - cut_in_two
+
+
+@pytest.mark.parametrize("pause_s", [0.05, 0.12, 0.2, 0.35])
+@pytest.mark.parametrize("message_s", [0.02, 0.05, 0.08, 0.1])
+def test_a_flush_anywhere_in_a_pause_leaves_nothing_to_decode_in_it(
+    pause_s: float, message_s: float
+) -> None:
+    words = script([0.4, 0.1])
+    said = words[-1].end_sample
+    cadence = replace(LIVE, pause=samples(pause_s), sure=samples(max(0.2, pause_s)))
+    for flush_at in range(said, said + samples(0.5), samples(0.01)):
+        transcriber, model = Transcriber(cadence, language_code="en"), ScriptedRecognizer(words)
+        history = History()
+        end = flush_at + samples(0.4)
+        [before, behind] = cut([Piece(0, end, spoken(words, end))], [flush_at])
+        take_in(transcriber, before)
+        transcriber.flush(1)
+        decode(transcriber, model, history)
+        assert history.words == words
+        num_windows = len(history.windows)
+        for piece in cut([behind], every(message_s, end)):
+            take_in(transcriber, piece)
+            decode(transcriber, model, history)
+        assert len(history.windows) == num_windows
 
 
 def test_flushes_are_answered_in_order_around_a_gap() -> None:
