@@ -64,7 +64,7 @@ class Settings(ServiceSettings):
     frame_threshold: int = Field(default=60, ge=0, le=200)
     """AlignAtt: a word waits while attention places it this close to the end of the audio, in
     encoder frames of 20 ms."""
-    pause_ms: int = Field(default=200, ge=0, le=2000)
+    pause_ms: int = Field(default=120, ge=0, le=2000)
     """Quiet that makes a live stream be decoded at once, before the VAD knows that nobody speaks,
     in milliseconds; 0: wait for the VAD."""
     sure_ms: int = Field(default=200, ge=0, le=2000)
