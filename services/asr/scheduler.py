@@ -1,6 +1,6 @@
 """Decodes the windows of many streams together, off the event loop.
 
-A stream has at most one window here at a time, and lives with being decoded less often: the step
+A stream has at most one window waiting here, and lives with being decoded less often: the step
 between two decodings follows from what they are measured to cost, and a stream for which there is
 no room is refused. Under load the cadence slows, and nothing is dropped.
 """

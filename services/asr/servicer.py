@@ -8,7 +8,7 @@ import structlog
 
 from services.asr import checkpoint, wire
 from services.asr.events import Committed, Event, Flushed, GuardFired, LanguageKnown, Moved, Tail
-from services.asr.recognizer import Recognizer
+from services.asr.recognizer import Hypothesis, Recognizer, Window
 from services.asr.scheduler import Scheduler
 from services.asr.transcriber import Cadence, Step, Transcriber
 from services.asr.turns import Seat
@@ -208,9 +208,9 @@ class _Stream:
         while (step := await self._due()) is not None:
             hypothesis = None
             if step.window is not None:
-                hypothesis = await self._scheduler.recognize(
-                    step.window, self._seat, final=step.final or step.sure_at is not None
-                )
+                hypothesis = await self._recognized(step, step.window)
+                if hypothesis is None:
+                    continue
                 self._num_decoded += 1
                 if self._seat.live:
                     lag_s = seconds(self._transcriber.backlog_samples)
@@ -220,6 +220,26 @@ class _Stream:
                 self._changed.notify_all()
             for event in events:
                 await self._report(event)
+
+    async def _recognized(self, step: Step, window: Window) -> Hypothesis | None:
+        """What the model makes of a step's window; None: somebody waits for more than is in it.
+
+        What a worker has begun it brings to an end, for nothing; another one may be free.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            final = step.final or step.sure_at is not None
+            recognizing = tasks.create_task(
+                self._scheduler.recognize(window, self._seat, final=final), name="asr.recognize"
+            )
+            overtaken = tasks.create_task(self._overtaken(step), name="asr.overtaken")
+            await asyncio.wait((recognizing, overtaken), return_when=asyncio.FIRST_COMPLETED)
+            recognizing.cancel()
+            overtaken.cancel()
+        return None if recognizing.cancelled() else recognizing.result()
+
+    async def _overtaken(self, step: Step) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._transcriber.is_overtaken(step))
 
     async def reassure(self) -> None:
         """Say every now and then that a window waits for its turn, if it does."""

@@ -266,6 +266,21 @@ class Transcriber:
             return None
         return Step(self._window(end) if audible else None, None, end, final, full, sure_at)
 
+    def is_overtaken(self, step: Step) -> bool:
+        """Whether everything is to be committed by now, and more has been said than a step has.
+
+        Its decoding would be followed by another one at once: that one need not wait for it.
+
+        Args:
+            step: What ``next_step`` returned last, and is not completed; it never has to be.
+
+        """
+        if step.final or step.full or not self._marks:
+            return False
+        end = self._marks[0].sample
+        in_window = step.end_sample < end <= self._first + self._cadence.window
+        return in_window and not self._is_still(step.end_sample, end)
+
     def complete(self, step: Step, hypothesis: Hypothesis | None) -> list[Event]:
         """Learn from a step.
 
@@ -399,19 +414,23 @@ class Transcriber:
         return all(word.probability >= self._cadence.sure_probability for word in words)
 
     def _known(self, end: int) -> Decoded | None:
-        """The newest decoding, if all that was said before a position was in it, and a pause.
+        """The newest decoding, if all that was said before a position was in it, and a pause."""
+        return self._newest if self._is_still(self._through, end) else None
+
+    def _is_still(self, through: int, end: int) -> bool:
+        """Whether there was a pause before one position, and it goes on up to another one.
 
         Behind loud speech, soft speech passes for quiet. So the pause must not be long, and nothing
         may have come that is louder than it was.
         """
-        pause, loud_until, through = self._cadence.pause, self._audio.loud_until, self._through
+        pause, loud_until = self._cadence.pause, self._audio.loud_until
         if not (self._cadence.live and pause > 0):
-            return None
+            return False
         if not self._first < loud_until <= min(through, end) - pause:
-            return None
+            return False
         heard = self._audio.loudest(max(loud_until, through - _STILL_SAMPLES), through)
         still = self._audio.loudest(through, end) <= _STILL_ENERGY * heard
-        return self._newest if still and end <= loud_until + _LONGEST_QUIET_SAMPLES else None
+        return still and end <= loud_until + _LONGEST_QUIET_SAMPLES
 
     def _window(self, end: int) -> Window:
         said = [*self._committed, *self._pending]

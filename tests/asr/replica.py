@@ -46,6 +46,7 @@ async def serving(
     folder: Path,
     *,
     max_streams: int = 100,
+    workers: int = 1,
     steps_s: tuple[float, float] = (seconds(STEP), seconds(STEP)),
     name: str = MODEL,
     live: Cadence = LIVE,
@@ -53,7 +54,7 @@ async def serving(
     stopping = asyncio.Event()
     min_step_s, max_step_s = steps_s
     limits = Limits(
-        workers=1,
+        workers=workers,
         max_batch=16,
         max_streams=max_streams,
         min_step_s=min_step_s,

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -509,6 +510,30 @@ async def test_where_it_is_quiet_a_window_is_as_urgent_as_at_a_flush(
     assert True in asked
 
 
+async def test_who_asks_for_everything_waits_for_no_window_that_lacks_the_end(
+    tmp_path: Path,
+) -> None:
+    asked, said = threading.Event(), script([0.2] * 8)
+    end = samples(3)
+
+    def late(calls: int, _windows: Sequence[Window]) -> bool:
+        """The first call takes until the second one has been answered."""
+        return calls == 1 and not asked.wait(20)
+
+    first, *more = messages(cut(lane(said, end), every(1.5, end)))
+    async with serving(ScriptedRecognizer(said, fails=late), tmp_path, workers=2) as replica:
+        call = replica.stub.Transcribe()
+        await call.write(opening(config=ENGLISH))
+        await call.write(first)
+        await asyncio.sleep(0.1)  # the window is being decoded
+        for message in (*more, flush(1)):
+            await call.write(message)
+        answers = await asyncio.wait_for(read_until(call, "flushed"), 5)
+        asked.set()
+        assert text_of(words(answers)) == text_of([w for w in said if w.end_sample <= end])
+        call.cancel()
+
+
 async def test_it_says_what_it_can_do(tmp_path: Path) -> None:
     model = ScriptedRecognizer([], language_codes=("en", "de"), tasks=tuple(Task))
     async with serving(model, tmp_path, max_streams=7) as replica:
@@ -634,7 +659,7 @@ async def test_a_successor_on_another_server_goes_on_with_the_same_commits(
     tiny: CTranslate2Whisper, two_cities: FloatArray, tmp_path: Path
 ) -> None:
     """Steps are made the same by asking for each second only when the one before is decoded."""
-    read_aloud = two_cities[: samples(20)]
+    read_aloud = two_cities[: samples(30)]
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
         folder.mkdir()
@@ -644,7 +669,7 @@ async def test_a_successor_on_another_server_goes_on_with_the_same_commits(
     ):
         whole = await stepwise(one.stub.Transcribe(), read_aloud)
         places = [n for n, (_, r) in enumerate(whole) if r.HasField("commit")]
-        assert len(places) > 8
+        assert len(places) > 12
         assert {commits([whole[n][1]])[0].checkpoint.replay_from_sample for n in places} > {0}
         for place in (places[3], places[-4]):
             through, response = whole[place]

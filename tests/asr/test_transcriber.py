@@ -16,7 +16,7 @@ from services.asr.events import Committed, Flushed, GuardFired, LanguageKnown, M
 from services.asr.guards import Verdict
 from services.asr.policies.policy import Policy
 from services.asr.recognizer import Hypothesis, Window
-from services.asr.transcriber import Cadence, Transcriber
+from services.asr.transcriber import Cadence, Step, Transcriber
 from services.common.errors import InvalidRequestError
 from services.common.timeline import samples, seconds
 from services.common.words import Word, text_of
@@ -282,6 +282,50 @@ def test_quiet_makes_no_word_certain_whose_language_is_not_known() -> None:
     model = ScriptedRecognizer(words)
     assert follow(Transcriber(QUIET), model, pieces, finish=False).words == []
     assert follow(Transcriber(QUIET), model, pieces).words == words
+
+
+def stepped(words: Sequence[Word], end_s: float) -> tuple[Transcriber, Step, History]:
+    """A transcriber whose first step is being decoded while it hears on to the end."""
+    transcriber, end = Transcriber(QUIET, language_code="en"), samples(end_s)
+    pieces = cut(lane(words, end), every(MESSAGE_S, end))
+    history, step = History(), None
+    for piece in pieces:
+        take_in(transcriber, piece)
+        step = step or transcriber.next_step(STEP)
+    assert step is not None
+    return transcriber, step, history
+
+
+@pytest.mark.parametrize(
+    ("pauses_s", "end_s", "overtaken"),
+    [
+        pytest.param([0.2] * 4, 1.5, True, id="somebody speaks on"),
+        pytest.param([0.1], 1.5, False, id="nobody has spoken since, and what is decoded will do"),
+        pytest.param([0.2] * 60, 25.0, False, id="beyond the end of the window"),
+    ],
+)
+def test_a_step_is_overtaken_if_all_is_to_be_committed_and_more_was_said(
+    pauses_s: list[float], end_s: float, overtaken: bool
+) -> None:
+    transcriber, step, _ = stepped(script(pauses_s), end_s)
+    assert not transcriber.is_overtaken(step), "nobody has asked for anything"
+    transcriber.flush(1)
+    assert transcriber.is_overtaken(step) is overtaken
+
+
+def test_a_step_that_was_overtaken_is_never_completed_and_nothing_is_lost() -> None:
+    words = script([0.2] * 4)
+    transcriber, step, history = stepped(words, 1.5)
+    transcriber.flush(1)
+    final = transcriber.next_step(STEP)
+    assert final is not None
+    assert final.end_sample > step.end_sample
+    assert final.final
+    assert not transcriber.is_overtaken(final)
+    decode(transcriber, ScriptedRecognizer(words), history)
+    assert history.words == [word for word in words if word.end_sample <= samples(1.5)]
+    assert history.of(Flushed) == [Flushed(1)]
+    assert len(history.windows) == 1
 
 
 def test_one_pause_is_decoded_once() -> None:
