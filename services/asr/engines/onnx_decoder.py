@@ -157,8 +157,10 @@ def _session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
     options.inter_op_num_threads = 1
     # Between passes its cores belong to others.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Every pass has other shapes, and a plan of its memory would be kept for each.
+    # Every pass has other shapes: a plan of its memory would be kept for each, and an arena would
+    # grow whenever they fit worse than before.
     options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = False
     # Its own logger writes plain text; what fails is raised anyway.
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
