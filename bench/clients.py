@@ -36,8 +36,12 @@ _PAUSES_S = (2.0, 8.0)
 """The shortest and the longest time for which a client sends nothing."""
 
 _REFUSALS = ("RESOURCE_EXHAUSTED", "HTTP 429", "HTTP 503")
+_CROWD_S = 60.0
+"""In which a mesh is full, at the latest."""
+_RETRY_S = 0.5
 
 Stub: TypeAlias = "rpc.GatewayServiceStub"
+Call: TypeAlias = "grpc.aio.StreamStreamCall[pb.ConverseRequest, pb.ConverseResponse]"
 Behaviour: TypeAlias = "Callable[[Client], Awaitable[str]]"
 """Holds one session and says how it ended, or raises what it should not have ended with."""
 
@@ -230,19 +234,34 @@ async def crowd(mesh: Served, number: int) -> AsyncIterator[None]:
     """So many sessions that are open and say nothing.
 
     Raises:
-        grpc.aio.AioRpcError: One was refused.
+        grpc.aio.AioRpcError: One was refused for good.
+        TimeoutError: One was refused for too long.
 
     """
     async with open_channel(mesh.grpc_target) as channel:
-        calls = [rpc.GatewayServiceStub(channel).Converse() for _ in range(number)]
-        for call in calls:
-            await call.write(pb.ConverseRequest(open=pb.Open(encoding=pb.ENCODING_LINEAR16)))
-            await call.read()
+        stub = rpc.GatewayServiceStub(channel)
+        async with asyncio.timeout(_CROWD_S):
+            calls = [await _let_in(stub) for _ in range(number)]
         yield
         for call in calls:
             await call.write(pb.ConverseRequest(finish=pb.Finish()))
             while await call.read() is not grpc.aio.EOF:
                 pass
+
+
+async def _let_in(stub: Stub) -> Call:
+    """A session, as soon as there is room: for some seconds a silent one, too, passes for more."""
+    while True:
+        call: Call = stub.Converse()
+        await call.write(pb.ConverseRequest(open=pb.Open(encoding=pb.ENCODING_LINEAR16)))
+        try:
+            await call.read()
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+            await asyncio.sleep(_RETRY_S)
+        else:
+            return call
 
 
 async def _speak(stub: Stub, client: Client, *, pause_s: float = 0.0) -> str:

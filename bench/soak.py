@@ -287,8 +287,6 @@ async def main(args: argparse.Namespace) -> None:
             "GATEWAY_RESUME_S": str(_RESUME_S),
             "GATEWAY_MAX_SESSIONS": str(_max_sessions(args)),
             "ASR_MAX_STREAMS": str(_max_sessions(args)),
-            # All of those that fill the mesh and say nothing count as speaking at first.
-            "ASR_ADMIT_STEP_MS": "2000",
             "XDG_RUNTIME_DIR": folder,  # where its logs go
         }
         with served(args.model, settings | environment(args)) as mesh:

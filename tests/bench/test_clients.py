@@ -1,6 +1,8 @@
 """The clients of the soak, against a gateway with scripted stages."""
 
+import asyncio
 import random
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -38,6 +40,15 @@ async def test_whoever_comes_to_a_full_mesh_is_refused_at_every_door() -> None:
     async with gateway(0.5, max_sessions=2) as mesh, clients.crowd(mesh, 2):
         ends = {await clients.knocking(client(mesh, seed=seed)) for seed in range(16)}
     assert ends == {"RESOURCE_EXHAUSTED", "HTTP 429", "HTTP 503"}
+
+
+async def test_a_crowd_comes_in_when_there_is_room_for_all_of_it() -> None:
+    async with gateway(0.5, max_sessions=2) as mesh, AsyncExitStack() as second:
+        async with clients.crowd(mesh, 1):
+            waits = asyncio.create_task(second.enter_async_context(clients.crowd(mesh, 2)))
+            await asyncio.sleep(0.3)
+            assert not waits.done()
+        await waits
 
 
 async def test_to_be_served_by_a_full_mesh_is_not_expected() -> None:
