@@ -943,7 +943,7 @@ def test_a_successor_goes_on_from_every_checkpoint_as_if_nothing_had_happened(
     cadence: Cadence, stretch: bool
 ) -> None:
     rng = random.Random(3)
-    words = script(rng.choice([0.1, 0.15, 0.2, 0.3, 1.5, 1.8, 2.4, 2.8, 5]) for _ in range(60))
+    words = script(rng.choice([0.1, 0.15, 0.2, 0.3, 1.5, 1.8, 2.4, 2.8, 5]) for _ in range(120))
     end = words[-1].end_sample + samples(1)
     pieces = lane(words, end)
     steps = set(anywhere(0.3, 2, end, seed=1)) | {end}
