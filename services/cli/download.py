@@ -191,6 +191,7 @@ def _wheel(wheel: Wheel, folder: Path, report: Reporter) -> Path:
         *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
         *("--no-cache-dir", "--no-input", "--disable-pip-version-check", "--progress-bar=raw"),
         *(("--platform", wheel.platform) if wheel.platform else ()),
+        *(("--python-version", wheel.python) if wheel.python else ()),
         *("--dest", str(folder), wheel.requirement),
     ]
     # pip collects in its temporary folder first; /tmp may be small.

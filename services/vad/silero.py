@@ -6,11 +6,10 @@ Source: Silero Team, "Silero VAD: pre-trained enterprise-grade Voice Activity De
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from services.common.audio import FloatArray
 from services.common.errors import DeviceError
+from services.common.onnx_session import ERRORS, open_session
 from services.common.timeline import SAMPLE_RATE_HZ
 from services.vad.detector import WINDOW_SAMPLES
 
@@ -20,19 +19,6 @@ _STATE_SHAPE = (2, 128)
 """Layers and width of its recurrent state."""
 _STATE_SIZE = _STATE_SHAPE[0] * _STATE_SHAPE[1]
 _INPUTS = ["input", "state", "sr"]
-
-# ONNX Runtime's errors share no base.
-_ERRORS = (
-    ort_errors.EPFail,
-    ort_errors.EngineError,
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoSuchFile,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-)
 
 
 class SileroDetector:
@@ -51,17 +37,10 @@ class SileroDetector:
             DeviceError: It is no ONNX model, or another one.
 
         """
-        options = onnxruntime.SessionOptions()
-        # One core per run: the model is too small to share, and replicas use several runs at once.
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        # Its own logger writes plain text; what fails is raised anyway.
-        options.log_severity_level = 4
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except _ERRORS as error:
+            # One core per run: the model is too small to share, and replicas use several at once.
+            self._session = open_session(path, threads=1)
+        except ERRORS as error:
             raise DeviceError(f"{path} cannot be loaded: {error}") from error
         inputs = [node.name for node in self._session.get_inputs()]
         if inputs != _INPUTS:
@@ -79,7 +58,7 @@ class SileroDetector:
         }
         try:
             output, state = self._session.run(None, feed)
-        except _ERRORS as error:
+        except ERRORS as error:
             raise DeviceError(f"the model failed: {error}") from error
         if not (np.isfinite(output).all() and np.isfinite(state).all()):
             raise DeviceError("the model answered with no number")

@@ -4,22 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from services.asr.engines.onnx_graph import sound_graph, text_graph, words_graph
 from services.asr.engines.whisper_checkpoint import EMBEDDINGS, Checkpoint
 from services.common.audio import FloatArray
 from services.common.errors import DeviceError
 from services.common.models import ModelError
-
-ERRORS: tuple[type[Exception], ...] = tuple(
-    kind
-    for kind in vars(ort_errors).values()
-    if isinstance(kind, type) and issubclass(kind, Exception)
-)
-"""What ONNX Runtime raises: its errors share no base."""
+from services.common.onnx_session import ERRORS, open_session
 
 _POSITIONS = "model.decoder.embed_positions.weight"
 _UNSEEN = np.float32(-1e9)
@@ -69,9 +61,9 @@ class Decoder:
         self._embeddings = np.asarray(checkpoint.tensors[EMBEDDINGS], np.float16)
         self._positions = np.asarray(checkpoint.tensors[_POSITIONS], np.float32)
         try:
-            self._sound = _session(sound_graph(checkpoint), threads)
-            self._text = _session(text_graph(checkpoint), threads)
-            self._words = _session(words_graph(checkpoint), threads)
+            self._sound = open_session(sound_graph(checkpoint), threads=threads)
+            self._text = open_session(text_graph(checkpoint), threads=threads)
+            self._words = open_session(words_graph(checkpoint), threads=threads)
         except ValueError as error:
             raise ModelError(f"the weights are not a Whisper model's: {error}") from error
         except ERRORS as error:
@@ -149,18 +141,3 @@ def _padded(parts: Sequence[FloatArray], length: int, *, axis: int) -> FloatArra
         lacking[axis] = 0, length - part.shape[axis]
         rows.append(np.pad(part, lacking))
     return np.concatenate(rows)
-
-
-def _session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Between passes its cores belong to others.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Every pass has other shapes: a plan of its memory would be kept for each, and an arena would
-    # grow whenever they fit worse than before.
-    options.enable_mem_pattern = False
-    options.enable_cpu_mem_arena = False
-    # Its own logger writes plain text; what fails is raised anyway.
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -7,25 +7,17 @@ Sources: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervi
 Runtime, ``docs/ContribOperators.md`` (``MatMulNBits``).
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
-import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from services.asr.engines.whisper_checkpoint import EMBEDDINGS, PROJECTION, Checkpoint
 from services.common.audio import FloatArray
 from services.common.models import ModelError
+from services.common.onnx_graph import RUNTIME, Graph
 
 _BLOCKS = (64, 32, 16)
 """How many weights may share a scale: the first that divides their number."""
 _ZERO = 128
 _INT8_ACTIVATIONS = 4
-_RUNTIME = "com.microsoft"
-_OPSETS = (("", 20), (_RUNTIME, 1))
-_IR_VERSION = 10
 
 
 def sound_graph(checkpoint: Checkpoint) -> bytes:
@@ -125,41 +117,19 @@ def _layer(graph: "_Graph", layer: int, x: str) -> tuple[str, str]:
     return graph.op("Add", [x, graph.linear(wide, f"{name}.fc2")]), looked
 
 
-class _Graph:
-    """A graph that grows operator by operator; values go by their names."""
+class _Graph(Graph):
+    """A graph with the weights of a checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
         shape = checkpoint.dimensions
         self._tensors = checkpoint.tensors
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, onnx.TensorProto] = {}
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
         self._num_heads = shape.n_text_head
         self.num_layers = shape.n_text_layer
         self.width = shape.n_text_state
         self.head_size = shape.n_text_state // shape.n_text_head
         self.query_scale = self.head_size**-0.5
         self.per_head: list[str | int] = ["rows", shape.n_text_head]
-
-    def input(self, name: str, shape: Sequence[str | int]) -> str:
-        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-        return name
-
-    def output(self, name: str, value: str) -> str:
-        self._nodes.append(helper.make_node("Identity", [value], [name]))
-        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-        return name
-
-    def constant(self, name: str, value: NDArray[np.generic]) -> str:
-        if name not in self._constants:
-            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
-        return name
-
-    def op(self, kind: str, inputs: Sequence[str], *, domain: str = "", **how: Any) -> str:
-        name = f"value_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(kind, inputs, [name], domain=domain, **how))
-        return name
 
     def linear(self, x: str, name: str, *, scale: float = 1.0) -> str:
         """(..., in) -> (..., out)."""
@@ -182,7 +152,7 @@ class _Graph:
         return self.op(
             "MatMulNBits",
             inputs,
-            domain=_RUNTIME,
+            domain=RUNTIME,
             K=num_in,
             N=num_out,
             bits=8,
@@ -211,14 +181,6 @@ class _Graph:
         shape = self.constant("join", np.array([0, 0, self.width]))
         rows = self.op("Reshape", [self.op("Transpose", [found], perm=[0, 2, 1, 3]), shape])
         return self.op("Add", [x, self.linear(rows, f"{name}.out_proj")])
-
-    def serialized(self, name: str) -> bytes:
-        graph = helper.make_graph(
-            self._nodes, name, self._inputs, self._outputs, list(self._constants.values())
-        )
-        opsets = [helper.make_opsetid(domain, version) for domain, version in _OPSETS]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
-        return bytes(model.SerializeToString())
 
     def _split(self, x: str) -> str:
         shape = self.constant("split", np.array([0, 0, self._num_heads, self.head_size]))

@@ -22,7 +22,7 @@ from faster_whisper.feature_extractor import FeatureExtractor
 from numpy.typing import NDArray
 
 from services.asr.engines.ctranslate2_format import load
-from services.asr.engines.onnx_decoder import ERRORS, Decoder
+from services.asr.engines.onnx_decoder import Decoder
 from services.asr.engines.onnx_round import Row, decode, first_logits
 from services.asr.engines.whisper_alignment import token_frames
 from services.asr.engines.whisper_row import (
@@ -38,6 +38,7 @@ from services.asr.recognizer import Hypothesis, Window
 from services.common.audio import FloatArray
 from services.common.errors import DeviceError
 from services.common.models import ModelError
+from services.common.onnx_session import ERRORS
 from services.common.timeline import samples
 
 _ERRORS: tuple[type[Exception], ...] = (RuntimeError, *ERRORS)

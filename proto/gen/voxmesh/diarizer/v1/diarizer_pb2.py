@@ -27,27 +27,29 @@ from voxmesh.common.v1 import audio_pb2 as voxmesh_dot_common_dot_v1_dot_audio__
 from voxmesh.common.v1 import stage_pb2 as voxmesh_dot_common_dot_v1_dot_stage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"voxmesh/diarizer/v1/diarizer.proto\x12\x13voxmesh.diarizer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dvoxmesh/common/v1/audio.proto\x1a\x1dvoxmesh/common/v1/stage.proto\"\xf5\x01\n\x0e\x44iarizeRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.voxmesh.diarizer.v1.OpenH\x00\x12.\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x1d.voxmesh.common.v1.AudioFrameH\x00\x12%\n\x03gap\x18\x03 \x01(\x0b\x32\x16.voxmesh.common.v1.GapH\x00\x12)\n\x05\x66lush\x18\x04 \x01(\x0b\x32\x18.voxmesh.common.v1.FlushH\x00\x12+\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x19.voxmesh.common.v1.FinishH\x00\x42\t\n\x07payload\"\xa5\x01\n\x04Open\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04lane\x18\x02 \x01(\x05\x12\x32\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\".voxmesh.diarizer.v1.DiarizeConfig\x12\x31\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x1d.voxmesh.common.v1.Checkpoint\x12\x14\n\x0c\x66irst_sample\x18\x05 \x01(\x03\"U\n\rDiarizeConfig\x12\x14\n\x0cmax_speakers\x18\x01 \x01(\x05\x12.\n\x0bmax_latency\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb9\x02\n\x0f\x44iarizeResponse\x12-\n\x06opened\x18\x01 \x01(\x0b\x32\x1b.voxmesh.diarizer.v1.OpenedH\x00\x12+\n\x05turns\x18\x02 \x01(\x0b\x32\x1a.voxmesh.diarizer.v1.TurnsH\x00\x12\x33\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1d.voxmesh.common.v1.CheckpointH\x00\x12-\n\x07\x66lushed\x18\x04 \x01(\x0b\x32\x1a.voxmesh.common.v1.FlushedH\x00\x12,\n\x07go_away\x18\x05 \x01(\x0b\x32\x19.voxmesh.common.v1.GoAwayH\x00\x12/\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x1b.voxmesh.common.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\x08\n\x06Opened\"_\n\x05Turns\x12(\n\x05turns\x18\x01 \x03(\x0b\x32\x19.voxmesh.diarizer.v1.Turn\x12\x14\n\x0c\x66irst_sample\x18\x02 \x01(\x03\x12\x16\n\x0ethrough_sample\x18\x03 \x01(\x03\"V\n\x04Turn\x12\x0f\n\x07speaker\x18\x01 \x01(\x05\x12\x14\n\x0c\x66irst_sample\x18\x02 \x01(\x03\x12\x12\n\nend_sample\x18\x03 \x01(\x03\x12\x13\n\x0bprobability\x18\x04 \x01(\x02\x32k\n\x0f\x44iarizerService\x12X\n\x07\x44iarize\x12#.voxmesh.diarizer.v1.DiarizeRequest\x1a$.voxmesh.diarizer.v1.DiarizeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"voxmesh/diarizer/v1/diarizer.proto\x12\x13voxmesh.diarizer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dvoxmesh/common/v1/audio.proto\x1a\x1dvoxmesh/common/v1/stage.proto\"\xf5\x01\n\x0e\x44iarizeRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.voxmesh.diarizer.v1.OpenH\x00\x12.\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x1d.voxmesh.common.v1.AudioFrameH\x00\x12%\n\x03gap\x18\x03 \x01(\x0b\x32\x16.voxmesh.common.v1.GapH\x00\x12)\n\x05\x66lush\x18\x04 \x01(\x0b\x32\x18.voxmesh.common.v1.FlushH\x00\x12+\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x19.voxmesh.common.v1.FinishH\x00\x42\t\n\x07payload\"\xa5\x01\n\x04Open\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04lane\x18\x02 \x01(\x05\x12\x32\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\".voxmesh.diarizer.v1.DiarizeConfig\x12\x31\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x1d.voxmesh.common.v1.Checkpoint\x12\x14\n\x0c\x66irst_sample\x18\x05 \x01(\x03\"\xa6\x01\n\rDiarizeConfig\x12\x14\n\x0cmax_speakers\x18\x01 \x01(\x05\x12.\n\x0bmax_latency\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cnum_speakers\x18\x03 \x01(\x05\x12\x10\n\x08\x65nrolled\x18\x04 \x03(\x0c\x12\'\n\x04pace\x18\x05 \x01(\x0e\x32\x19.voxmesh.diarizer.v1.Pace\"\xb9\x02\n\x0f\x44iarizeResponse\x12-\n\x06opened\x18\x01 \x01(\x0b\x32\x1b.voxmesh.diarizer.v1.OpenedH\x00\x12+\n\x05turns\x18\x02 \x01(\x0b\x32\x1a.voxmesh.diarizer.v1.TurnsH\x00\x12\x33\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1d.voxmesh.common.v1.CheckpointH\x00\x12-\n\x07\x66lushed\x18\x04 \x01(\x0b\x32\x1a.voxmesh.common.v1.FlushedH\x00\x12,\n\x07go_away\x18\x05 \x01(\x0b\x32\x19.voxmesh.common.v1.GoAwayH\x00\x12/\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x1b.voxmesh.common.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\x08\n\x06Opened\"w\n\x05Turns\x12(\n\x05turns\x18\x01 \x03(\x0b\x32\x19.voxmesh.diarizer.v1.Turn\x12\x14\n\x0c\x66irst_sample\x18\x02 \x01(\x03\x12\x16\n\x0ethrough_sample\x18\x03 \x01(\x03\x12\x16\n\x0esettled_sample\x18\x04 \x01(\x03\"V\n\x04Turn\x12\x0f\n\x07speaker\x18\x01 \x01(\x05\x12\x14\n\x0c\x66irst_sample\x18\x02 \x01(\x03\x12\x12\n\nend_sample\x18\x03 \x01(\x03\x12\x13\n\x0bprobability\x18\x04 \x01(\x02*:\n\x04Pace\x12\x14\n\x10PACE_UNSPECIFIED\x10\x00\x12\r\n\tPACE_LIVE\x10\x01\x12\r\n\tPACE_FILE\x10\x02\x32k\n\x0f\x44iarizerService\x12X\n\x07\x44iarize\x12#.voxmesh.diarizer.v1.DiarizeRequest\x1a$.voxmesh.diarizer.v1.DiarizeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'voxmesh.diarizer.v1.diarizer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PACE']._serialized_start=1273
+  _globals['_PACE']._serialized_end=1331
   _globals['_DIARIZEREQUEST']._serialized_start=154
   _globals['_DIARIZEREQUEST']._serialized_end=399
   _globals['_OPEN']._serialized_start=402
   _globals['_OPEN']._serialized_end=567
-  _globals['_DIARIZECONFIG']._serialized_start=569
-  _globals['_DIARIZECONFIG']._serialized_end=654
-  _globals['_DIARIZERESPONSE']._serialized_start=657
-  _globals['_DIARIZERESPONSE']._serialized_end=970
-  _globals['_OPENED']._serialized_start=972
-  _globals['_OPENED']._serialized_end=980
-  _globals['_TURNS']._serialized_start=982
-  _globals['_TURNS']._serialized_end=1077
-  _globals['_TURN']._serialized_start=1079
-  _globals['_TURN']._serialized_end=1165
-  _globals['_DIARIZERSERVICE']._serialized_start=1167
-  _globals['_DIARIZERSERVICE']._serialized_end=1274
+  _globals['_DIARIZECONFIG']._serialized_start=570
+  _globals['_DIARIZECONFIG']._serialized_end=736
+  _globals['_DIARIZERESPONSE']._serialized_start=739
+  _globals['_DIARIZERESPONSE']._serialized_end=1052
+  _globals['_OPENED']._serialized_start=1054
+  _globals['_OPENED']._serialized_end=1062
+  _globals['_TURNS']._serialized_start=1064
+  _globals['_TURNS']._serialized_end=1183
+  _globals['_TURN']._serialized_start=1185
+  _globals['_TURN']._serialized_end=1271
+  _globals['_DIARIZERSERVICE']._serialized_start=1333
+  _globals['_DIARIZERSERVICE']._serialized_end=1440
 # @@protoc_insertion_point(module_scope)

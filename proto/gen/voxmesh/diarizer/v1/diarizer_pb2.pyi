@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from voxmesh.common.v1 import audio_pb2 as _audio_pb2
 from voxmesh.common.v1 import stage_pb2 as _stage_pb2
 import builtins as _builtins
@@ -20,6 +21,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Pace:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PaceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pace.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PACE_UNSPECIFIED: _Pace.ValueType  # 0
+    """Live."""
+    PACE_LIVE: _Pace.ValueType  # 1
+    """As soon as they can be known."""
+    PACE_FILE: _Pace.ValueType  # 2
+    """Whenever there is room, behind all live sessions."""
+
+class Pace(_Pace, metaclass=_PaceEnumTypeWrapper):
+    """How soon turns are wanted."""
+
+PACE_UNSPECIFIED: Pace.ValueType  # 0
+"""Live."""
+PACE_LIVE: Pace.ValueType  # 1
+"""As soon as they can be known."""
+PACE_FILE: Pace.ValueType  # 2
+"""Whenever there is room, behind all live sessions."""
+Global___Pace: _TypeAlias = Pace  # noqa: Y015
 
 @_typing.final
 class DiarizeRequest(_message.Message):
@@ -121,21 +146,37 @@ class DiarizeConfig(_message.Message):
 
     MAX_SPEAKERS_FIELD_NUMBER: _builtins.int
     MAX_LATENCY_FIELD_NUMBER: _builtins.int
+    NUM_SPEAKERS_FIELD_NUMBER: _builtins.int
+    ENROLLED_FIELD_NUMBER: _builtins.int
+    PACE_FIELD_NUMBER: _builtins.int
     max_speakers: _builtins.int
     """Most speakers there can be. 0: unknown."""
+    num_speakers: _builtins.int
+    """How many speakers there are. 0: unknown."""
+    pace: Global___Pace.ValueType
+    """How soon turns are wanted. Unspecified: live."""
     @_builtins.property
     def max_latency(self) -> _duration_pb2.Duration:
         """How long a turn may stay undecided. Unset: the replica's setting."""
+
+    @_builtins.property
+    def enrolled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Speech of those who will be the speakers 1, 2 and so on, 1 to 30 s of s16le samples at 16 kHz
+        each. It is forgotten with the stream.
+        """
 
     def __init__(
         self,
         *,
         max_speakers: _builtins.int = ...,
         max_latency: _duration_pb2.Duration | None = ...,
+        num_speakers: _builtins.int = ...,
+        enrolled: _abc.Iterable[_builtins.bytes] | None = ...,
+        pace: Global___Pace.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_latency", b"max_latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_latency", b"max_latency", "max_speakers", b"max_speakers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enrolled", b"enrolled", "max_latency", b"max_latency", "max_speakers", b"max_speakers", "num_speakers", b"num_speakers", "pace", b"pace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -163,7 +204,7 @@ class DiarizeResponse(_message.Message):
 
     @_builtins.property
     def checkpoint(self) -> _stage_pb2.Checkpoint:
-        """A place to resume from. Every 10 s of audio, at most."""
+        """A place to resume from. Every 9 s of audio, at most, and at pauses."""
 
     @_builtins.property
     def flushed(self) -> _stage_pb2.Flushed:
@@ -223,10 +264,13 @@ class Turns(_message.Message):
     TURNS_FIELD_NUMBER: _builtins.int
     FIRST_SAMPLE_FIELD_NUMBER: _builtins.int
     THROUGH_SAMPLE_FIELD_NUMBER: _builtins.int
+    SETTLED_SAMPLE_FIELD_NUMBER: _builtins.int
     first_sample: _builtins.int
     """Start of the stretch that this message is about."""
     through_sample: _builtins.int
     """End of the stretch that this message is about."""
+    settled_sample: _builtins.int
+    """Position before which this is for good."""
     @_builtins.property
     def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
         """Turns in order of their start; they may overlap where two people speak at once."""
@@ -237,10 +281,11 @@ class Turns(_message.Message):
         turns: _abc.Iterable[Global___Turn] | None = ...,
         first_sample: _builtins.int = ...,
         through_sample: _builtins.int = ...,
+        settled_sample: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_sample", b"first_sample", "through_sample", b"through_sample", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_sample", b"first_sample", "settled_sample", b"settled_sample", "through_sample", b"through_sample", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -248,7 +293,7 @@ Global___Turns: _TypeAlias = Turns  # noqa: Y015
 
 @_typing.final
 class Turn(_message.Message):
-    """One person speaking without a pause."""
+    """One person speaking without a pause; a turn that goes on beyond a stretch is cut at its edges."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -54,13 +54,17 @@ class DiarizerServiceServicer:
         `finish` was abandoned. For two people who take turns the server may answer:
 
         1. opened {}
-        2. turns { turns: [{ speaker: 1 first_sample: 0 end_sample: 30400 }] through_sample: 32000 }
-        3. turns { turns: [{ speaker: 2 first_sample: 30400 end_sample: 64000 }] through_sample: 64000 }
-        4. checkpoint {...}
-        5. finished {}
+        2. turns { turns: [{ speaker: 1 end_sample: 34560 }] through_sample: 34560 settled_sample: 18360 }
+        3. turns { turns: [{ speaker: 1 first_sample: 18360 end_sample: 30400 },
+        { speaker: 2 first_sample: 30400 end_sample: 43200 }]
+        first_sample: 18360 through_sample: 43200 settled_sample: 27090 }
+        ...
+        9. checkpoint {...}
+        10. finished {}
 
-        Turns count as final once a checkpoint has passed them; until then a later message may revise
-        the stretch that it covers.
+        What lies before `settled_sample` is for good; what follows it may be revised by the next
+        message, which covers it again. A stream that goes on from a checkpoint says of what came after
+        it what its predecessor said.
 
         INVALID_ARGUMENT: no `open` first, half a sample, a hole in the audio, a setting out of range.
         FAILED_PRECONDITION: the checkpoint was written by another engine.

@@ -1,0 +1,1 @@
+"""Model families that tell speakers, one folder of files each."""
