@@ -18,6 +18,10 @@ class Word:
     end_sample: int
     probability: float = 1.0
     token_ids: tuple[int, ...] = ()
+    speaker: int = 0
+    """Who said it, from 1 in order of appearance; 0: nobody was told apart."""
+    overlapped: bool = False
+    """Whether somebody else spoke meanwhile."""
 
 
 def words_to_proto(words: Iterable[Word]) -> list[text_pb2.Word]:

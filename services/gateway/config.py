@@ -27,6 +27,11 @@ class Settings(ServiceSettings):
     """The VAD service: ``unix:/path``, ``host:port`` or ``dns:///host:port``."""
     asr_targets: tuple[str, ...] = Field(default=("127.0.0.1:50052",), min_length=1)
     """One target per pool of recognisers, as a JSON list; the first is the default."""
+    diarizer_target: str = ""
+    """The diarizer service; empty: there is none, and everybody is speaker 1."""
+    diarize: bool = False
+    """Whether speakers are told apart in sessions of protocols that cannot ask for it, if there is
+    a diarizer."""
     keys_file: str = ""
     """File with names and hashes of the keys of which clients must present one, as `voxmesh key`
     prints them, read again when it changes; empty: the gateway is open."""
@@ -81,6 +86,11 @@ class Settings(ServiceSettings):
     """Without the VAD for so long, everything counts as speech, in seconds."""
     asr_patience_s: float = Field(default=20.0, ge=0, le=600)
     """Without the recogniser for so long, the session ends with an error, in seconds."""
+
+    diarizer_patience_s: float = Field(default=20.0, ge=0, le=600)
+    """Without the diarizer for so long, everybody counts as one speaker, in seconds."""
+    speaker_wait_s: float = Field(default=3.0, gt=0, le=60)
+    """How long a word waits at most to be told who said it, in seconds."""
 
     @field_validator("fetch_hosts")
     @classmethod

@@ -38,6 +38,8 @@ class Gateway:
         self._identity = mesh_identity(settings)
         self.pools = Pools(settings.asr_targets, self._identity)
         self._vad = Link(settings.vad_target, self._identity)
+        target = settings.diarizer_target
+        self._diarizer = Link(target, self._identity) if target else None
         self._slots = Slots(settings.max_sessions)
         self._slots_by_key: dict[str, Slots] = {}
         self.open_by_pace: Counter[Pace] = Counter()
@@ -98,7 +100,9 @@ class Gateway:
             telemetry.SESSIONS.labels(config.protocol).track_inprogress(),
         ):
             limits = self._limits(config.pace)
-            session = Session(resolved, limits, vad=self._vad, asr=pool.link)
+            session = Session(
+                resolved, limits, vad=self._vad, asr=pool.link, diarizer=self._diarizer
+            )
             self.open_by_pace[config.pace] += 1
             try:
                 if not admitted:
@@ -118,7 +122,7 @@ class Gateway:
         return self.pools.models
 
     async def ready(self) -> dict[str, bool]:
-        """Whether each stage answers its health check: ``{"vad": bool, "asr": bool}``."""
+        """Whether each stage that sessions cannot do without answers its health check."""
         vad, asr = await asyncio.gather(
             serves(self._vad.channel, _VAD_SERVICE, timeout_s=_PROBE_S),
             self.pools.default.ready(timeout_s=_PROBE_S),
@@ -157,7 +161,8 @@ class Gateway:
 
     async def close(self) -> None:
         """Close every channel."""
-        await asyncio.gather(self._vad.close(), self.pools.close())
+        stages = [self._vad, *([self._diarizer] if self._diarizer else [])]
+        await asyncio.gather(*(stage.close() for stage in stages), self.pools.close())
 
     def _limits(self, pace: Pace) -> SessionLimits:
         settings = self.settings
@@ -173,4 +178,6 @@ class Gateway:
             pre_roll_samples=samples_of_ms(settings.pre_roll_ms),
             vad_patience=patience(settings.vad_patience_s),
             asr_patience=patience(settings.asr_patience_s),
+            diarizer_patience=patience(settings.diarizer_patience_s),
+            word_wait_s=settings.speaker_wait_s,
         )

@@ -21,6 +21,8 @@ class LiveSession:
         self.session = session
         self.received_bytes = 0
         """Audio taken in, as the client sends it."""
+        self.names: dict[int, str] = {}
+        """What the client calls speakers, by their numbers."""
         self.failure: Exception | None = None
         """Why the session is over; None: it is not, or everything has been said."""
         self.over = asyncio.Event()

@@ -13,6 +13,7 @@ from services.common.errors import MeshError, StreamTooLongError, UpstreamError
 from services.common.ring import Ring
 from services.common.timeline import SAMPLE_RATE_HZ, samples, seconds
 from services.common.words import Word
+from services.gateway.diarized import Diarized
 from services.gateway.link import Link
 from services.gateway.recovery import Patience
 from services.gateway.route import Route
@@ -20,7 +21,7 @@ from services.gateway.session_config import Pace, SessionConfig, Task
 from services.gateway.speech_map import SpeechMap
 from services.gateway.stage import Stage
 from services.gateway.tasks import Bell, first_error
-from services.gateway.transcript import Notice, Transcript
+from services.gateway.transcript import Notice, Scores, Transcript
 from services.gateway.upstream import AsrUpstream, VadUpstream
 
 __all__ = ["Pace", "Session", "SessionConfig", "SessionLimits", "Task"]
@@ -46,6 +47,9 @@ class SessionLimits:
     """Audio before the start of speech that the recogniser hears."""
     vad_patience: Patience
     asr_patience: Patience
+    diarizer_patience: Patience
+    word_wait_s: float
+    """How long a word waits for its speaker, in seconds."""
 
 
 class Session:
@@ -61,6 +65,7 @@ class Session:
         *,
         vad: Link,
         asr: Link,
+        diarizer: Link | None = None,
     ) -> None:
         """Create a session; ``run`` starts it.
 
@@ -69,6 +74,7 @@ class Session:
             limits: What the session may use.
             vad: The VAD.
             asr: The pool that serves the model.
+            diarizer: The diarizer, if there is one.
 
         """
         self.config = config
@@ -113,6 +119,22 @@ class Session:
             moved=self._moved,
             notify=self._notify,
         )
+        self._said = asyncio.Event()
+        """Set when the recogniser has said everything."""
+        self._diarized: Diarized | None = None
+        if config.diarization is not None:
+            self._diarized = Diarized(
+                config,
+                self.transcript,
+                diarizer,
+                self._speech.route,
+                self._ring,
+                patience=limits.diarizer_patience,
+                unanswered_samples=_UNANSWERED_SAMPLES[config.pace],
+                word_wait_s=limits.word_wait_s,
+                moved=self._moved,
+                notify=self._notify,
+            )
 
     async def admit(self) -> None:
         """Find a recogniser for the session.
@@ -151,7 +173,10 @@ class Session:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._feed(audio), name="session.feed")
                     tasks.create_task(self._detect(), name="session.vad")
-                    tasks.create_task(self._asr.run(), name="session.asr")
+                    tasks.create_task(self._recognise(), name="session.asr")
+                    if self._diarized is not None:
+                        tell_apart = self._diarized.run(self._said)
+                        tasks.create_task(tell_apart, name="session.diarizer")
             self.transcript.finish()
             outcome = "finished"
         except MeshError as error:
@@ -196,9 +221,26 @@ class Session:
         while self._vad.flushed_sample < received and not (self._vad_lost or self.ended):
             await self._answered.wait()
         mark = self._speech.flush(received)
-        self._asr.wake()
+        self._wake()
         while self._asr.flushed_sample < mark and not self.ended:
             await self._answered.wait()
+        if self._diarized is not None and not self.ended:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.word_wait_s):
+                    while not self._diarized.has_decided(mark):
+                        await self._answered.wait()
+            self._diarized.release()
+            self._moved()
+
+    async def _recognise(self) -> None:
+        await self._asr.run()
+        self._said.set()
+
+    def _wake(self) -> None:
+        """Who hears speech may hear more of it."""
+        self._asr.wake()
+        if self._diarized is not None:
+            self._diarized.wake()
 
     async def _feed(self, audio: AsyncIterator[bytes]) -> None:
         half = b""
@@ -224,7 +266,7 @@ class Session:
         self.transcript.received_sample = self._ring.end_sample
         if self._vad_lost:
             self._speech.received(self._ring.end_sample)
-            self._asr.wake()
+            self._wake()
             return
         self._lane.add_audio(self._ring.end_sample)
         self._vad.wake()
@@ -242,9 +284,22 @@ class Session:
         try:
             async with asyncio.timeout(patience.stall_s + patience.lost_s):
                 while self._ring.room < num_samples:
-                    await self._room.wait()
+                    if not self._is_held_up_by_diarizer(num_samples):
+                        await self._room.wait()
         except TimeoutError:
             raise UpstreamError("the audio that the stages hold on to fills the ring") from None
+
+    def _is_held_up_by_diarizer(self, num_samples: int) -> bool:
+        """Give up a diarizer for which live words would have to wait; whether there was one."""
+        if self._diarized is None or self.config.pace is not Pace.LIVE:
+            return False
+        held = self._diarized.needed_sample
+        freed = self._needed_sample() - self._ring.first_sample
+        if held is None or held >= self._needed_sample() or self._ring.room + freed < num_samples:
+            return False
+        self._diarized.give_up("the diarizer is too far behind")
+        self._forget()
+        return True
 
     async def _detect(self) -> None:
         """Follow the VAD to its end; without it, take everything for speech."""
@@ -260,15 +315,17 @@ class Session:
             self._answered.ring()
             await self._fed.wait()
         self._speech.finish(self._ring.end_sample)
-        self._asr.wake()
+        self._wake()
 
     def _moved(self) -> None:
         """A stage has answered: pass on what is known now."""
         self._speech.follow_words()
-        self._asr.wake()
+        self._wake()
         self._answered.ring()
-        self._ring.release(self._needed_sample())
+        self._forget()
         self._room.ring()
+        if self._diarized is not None:
+            self._diarized.settle(self._asr.flushed_sample)
         self.transcript.decoded_sample = self._decoded_sample()
         self.transcript.decide(self._asr.flushed_sample)
         self.transcript.settle(self._settled_sample())
@@ -277,7 +334,20 @@ class Session:
             self._announced = progress
             self._changed.ring()
 
+    def _forget(self) -> None:
+        """Let go of what no stage will need again."""
+        routed, needed = self._asr.replay_sample, self._needed_sample()
+        if self._diarized is not None:
+            told_apart = self._diarized.replay_sample
+            routed = min(routed, routed if told_apart is None else told_apart)
+            wanted = self._diarized.needed_sample
+            needed = min(needed, needed if wanted is None else wanted)
+        self._lane.forget(self._vad.replay_sample)
+        self._speech.route.forget(routed)
+        self._ring.release(needed)
+
     def _needed_sample(self) -> int:
+        """Position from which words may need the audio."""
         heard = self._ring.end_sample if self._vad_lost else self._vad.needed_sample
         return min(heard, self._asr.needed_sample)
 
@@ -301,7 +371,11 @@ class Session:
         self.transcript.notify(notice)
         self._changed.ring()
 
-    def _committed(self, words: Sequence[Word]) -> None:
+    def _committed(self, words: Sequence[Word], scores: Scores) -> None:
+        if self._diarized is not None:
+            self._diarized.commit(words, scores)
+        else:
+            self.transcript.append(words, scores)
         if self.config.pace is Pace.LIVE:
             received = self._ring.end_sample
             for word in words:

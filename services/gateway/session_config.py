@@ -26,6 +26,22 @@ class Policy(Enum):
     EITHER = "either"
 
 
+MAX_SPEAKERS = 60
+"""Most speakers that a session can ask for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diarization:
+    """What is known of the speakers who are to be told apart."""
+
+    max_speakers: int = 0
+    """Most there can be, up to 60; 0: unknown."""
+    num_speakers: int = 0
+    """How many there are, up to 60; 0: unknown."""
+    enrolled: tuple[bytes, ...] = ()
+    """Speech of the speakers 1, 2 and so on, 1 to 30 s of s16le 16 kHz mono each."""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
     """What a client asks for."""
@@ -51,5 +67,7 @@ class SessionConfig:
     """Of AlignAtt, in encoder frames of 20 ms; None: the recogniser's setting."""
     onset_threshold: float | None = None
     """Probability of speech, 0.05 to 0.95, at which it starts; None: the VAD's setting."""
+    diarization: Diarization | None = None
+    """None: who speaks does not matter."""
     hangover_ms: int | None = None
     """Silence that ends speech, 32 to 10 000 ms; None: the VAD's setting."""

@@ -373,7 +373,6 @@ class Stage(Generic[RequestT, ResponseT]):
         self.answered_sample = max(self.answered_sample, through)
         if checkpoint is not None:
             self._checkpoint = checkpoint
-            self._route.forget(checkpoint.replay_from_sample)
 
     def _expect(self) -> None:
         """Start waiting for an answer, if one is owed and nobody waits yet."""

@@ -7,6 +7,15 @@ from services.common.words import Word
 
 
 @dataclass(frozen=True, slots=True)
+class Scores:
+    """What the recogniser thinks of a run of words."""
+
+    avg_log_probability: float = 0.0
+    no_speech_probability: float = 0.0
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Decoding:
     """How the recogniser came to a run of committed words."""
 
@@ -23,7 +32,7 @@ class Notice:
     """A stage in trouble, or out of it."""
 
     stage: str
-    """``vad`` or ``asr``."""
+    """``vad``, ``asr`` or ``diarizer``."""
     code: str
     """``DEGRADED`` or ``RECOVERED``."""
     message: str
@@ -55,7 +64,9 @@ class Transcript:
         self._notices: list[Notice] = []
         self._speech: list[Speech] = []
         self.revision = 0
-        self.tail: tuple[Word, ...] = ()
+        self.held: tuple[Word, ...] = ()
+        """Words that are certain, and wait to be told who said them."""
+        self._unsure: tuple[Word, ...] = ()
         self.tail_known = True
         """Whether what follows the words has been said since they were committed."""
         self.language_code = ""
@@ -97,6 +108,11 @@ class Transcript:
         return self._speech
 
     @property
+    def tail(self) -> tuple[Word, ...]:
+        """What follows the words, as far as it is known now."""
+        return self.held + self._unsure
+
+    @property
     def committed_sample(self) -> int:
         """Position before which nothing can change any more."""
         if not self.tail:
@@ -112,18 +128,37 @@ class Transcript:
         temperature: float = 0.0,
     ) -> None:
         """Add words for good; they take the place of the tail."""
+        self.append(words, Scores(avg_log_probability, no_speech_probability, temperature))
+
+    def append(self, words: Sequence[Word], scores: Scores) -> None:
+        """The same, with what the recogniser thinks of them."""
+        self._unsure = ()
+        self.tail_known = False
+        self.let_in(words, scores)
+
+    def hold(self, words: Sequence[Word]) -> None:
+        """Say which words are certain, and wait to be told who said them.
+
+        They take the place of the tail, of which some of them were.
+        """
+        self.held = tuple(words)
+        self._unsure = ()
+        self.tail_known = False
+        self.revision += 1
+
+    def let_in(self, words: Sequence[Word], scores: Scores) -> None:
+        """Add words for good: so many of those held, the oldest, with who said them."""
         self._decodings.append(
             Decoding(
                 len(self._words),
                 len(words),
-                avg_log_probability,
-                no_speech_probability,
-                temperature,
+                scores.avg_log_probability,
+                scores.no_speech_probability,
+                scores.temperature,
             )
         )
         self._words.extend(words)
-        self.tail = ()
-        self.tail_known = False
+        self.held = self.held[len(words) :]
         self.revision += 1
 
     def replace_tail(self, words: Sequence[Word], through_sample: int = 0) -> None:
@@ -136,8 +171,8 @@ class Transcript:
         """
         self.heard_sample = max(self.heard_sample, through_sample)
         tail = tuple(words)
-        if tail != self.tail or not self.tail_known:
-            self.tail = tail
+        if tail != self._unsure or not self.tail_known:
+            self._unsure = tail
             self.tail_known = True
             self.revision += 1
 
@@ -166,18 +201,22 @@ class Transcript:
 
     def decide(self, sample: int) -> None:
         """What comes before this position will not be added to any more."""
+        sample = self._before_held(sample)
         if sample > self.decided_sample:
             self.decided_sample = sample
             self.revision += 1
 
     def settle(self, sample: int) -> None:
         """Everything that was said before this position is committed."""
-        self.settled_sample = max(self.settled_sample, sample)
-        self.heard_sample = max(self.heard_sample, self.settled_sample)
+        self.settled_sample = max(self.settled_sample, self._before_held(sample))
+        self.heard_sample = max(self.heard_sample, sample)
+
+    def _before_held(self, sample: int) -> int:
+        return min(sample, self.held[0].first_sample) if self.held else sample
 
     def finish(self) -> None:
         """Nothing more will be said."""
-        self.tail = ()
+        self._unsure = ()
         self.tail_known = True
         self.finished = True
         self.decoded_sample = self.received_sample

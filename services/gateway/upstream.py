@@ -10,10 +10,12 @@ from services.common.telemetry import trace_metadata
 from services.common.words import Word, words_from_proto
 from services.gateway.route import Audio, End, FlushMark, Gap, Piece
 from services.gateway.session_config import Pace, Policy, SessionConfig, Task
+from services.gateway.speakers import Speakers, Turn
 from services.gateway.speech_map import SpeechMap
-from services.gateway.transcript import Transcript
+from services.gateway.transcript import Scores, Transcript
 from voxmesh.asr.v1 import asr_pb2, asr_pb2_grpc
 from voxmesh.common.v1 import audio_pb2, stage_pb2
+from voxmesh.diarizer.v1 import diarizer_pb2, diarizer_pb2_grpc
 from voxmesh.vad.v1 import vad_pb2, vad_pb2_grpc
 
 TASKS = {
@@ -27,6 +29,9 @@ _POLICIES = {
     Policy.EITHER: asr_pb2.POLICY_EITHER,
 }
 _PACES = {Pace.LIVE: asr_pb2.PACE_LIVE, Pace.FILE: asr_pb2.PACE_FILE}
+_DIARIZER_PACES = {Pace.LIVE: diarizer_pb2.PACE_LIVE, Pace.FILE: diarizer_pb2.PACE_FILE}
+_FILE_LATENCY_S = 4
+"""Nobody waits for the speakers of a recording."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,21 +181,23 @@ class AsrUpstream:
         config: SessionConfig,
         transcript: Transcript,
         *,
-        committed: Callable[[Sequence[Word]], None],
+        committed: Callable[[Sequence[Word], Scores], None],
     ) -> None:
         """Create the streams of one session.
 
         Args:
             channel: The pool that serves the model.
             config: What the client asked for; ``model`` is what the replica calls it.
-            transcript: Gets what is recognised.
-            committed: Called with the words of every commit, after the transcript has them.
+            transcript: Gets what else is recognised.
+            committed: Gets the words of every commit.
 
         """
         self._stub = asr_pb2_grpc.AsrServiceStub(channel)
         self._config = config
         self._transcript = transcript
         self._committed = committed
+        self._end_sample = 0
+        """Position after the last committed word."""
         self.promised = False
         """Whether the client was let in: its session is not refused for want of speed any more."""
 
@@ -227,8 +234,7 @@ class AsrUpstream:
 
     def afresh(self, replay_sample: int) -> int:
         """Behind the last committed word, so that nothing is lost and nothing is said twice."""
-        words = self._transcript.words
-        return max(replay_sample, words[-1].end_sample if words else 0)
+        return max(replay_sample, self._end_sample)
 
     def request(self, piece: Piece, pcm: bytes) -> asr_pb2.TranscribeRequest:
         """The message that says a piece."""
@@ -269,14 +275,99 @@ class AsrUpstream:
 
     def _commit(self, commit: asr_pb2.Commit) -> Answer:
         words = words_from_proto(commit.words)
-        self._transcript.commit(
+        if words:
+            self._end_sample = words[-1].end_sample
+        self._committed(
             words,
-            avg_log_probability=commit.decoding.avg_log_probability,
-            no_speech_probability=commit.decoding.no_speech_probability,
-            temperature=commit.decoding.temperature,
+            Scores(
+                commit.decoding.avg_log_probability,
+                commit.decoding.no_speech_probability,
+                commit.decoding.temperature,
+            ),
         )
-        self._committed(words)
         return Answer(commit.checkpoint.through_sample, commit.checkpoint)
+
+
+class DiarizerUpstream:
+    """The diarizer: its turns say who said which word."""
+
+    name = "diarizer"
+
+    def __init__(
+        self, channel: grpc.aio.Channel, config: SessionConfig, speakers: Speakers
+    ) -> None:
+        self._stub = diarizer_pb2_grpc.DiarizerServiceStub(channel)
+        self._config = config
+        self._speakers = speakers
+
+    def call(self) -> "Call[diarizer_pb2.DiarizeRequest, diarizer_pb2.DiarizeResponse]":
+        """Start a stream; nothing is sent yet."""
+        return self._stub.Diarize(metadata=trace_metadata())
+
+    def open(
+        self, checkpoint: stage_pb2.Checkpoint | None, first_sample: int
+    ) -> diarizer_pb2.DiarizeRequest:
+        """The first message."""
+        wanted = self._config.diarization
+        assert wanted is not None
+        config = diarizer_pb2.DiarizeConfig(
+            max_speakers=wanted.max_speakers,
+            num_speakers=wanted.num_speakers,
+            enrolled=wanted.enrolled if checkpoint is None else (),
+            pace=_DIARIZER_PACES[self._config.pace],
+        )
+        if self._config.pace is Pace.FILE:
+            config.max_latency.FromSeconds(_FILE_LATENCY_S)
+        return diarizer_pb2.DiarizeRequest(
+            open=diarizer_pb2.Open(
+                session_id=self._config.session_id,
+                config=config,
+                checkpoint=checkpoint,
+                first_sample=first_sample,
+            )
+        )
+
+    def afresh(self, replay_sample: int) -> int:
+        """Where the checkpoint would have started: speakers are numbered anew."""
+        return replay_sample
+
+    def request(self, piece: Piece, pcm: bytes) -> diarizer_pb2.DiarizeRequest:
+        """The message that says a piece."""
+        match piece:
+            case Audio():
+                return diarizer_pb2.DiarizeRequest(audio=_frame(piece, pcm))
+            case Gap():
+                return diarizer_pb2.DiarizeRequest(gap=_gap(piece))
+            case FlushMark(sample):
+                return diarizer_pb2.DiarizeRequest(flush=stage_pb2.Flush(flush_id=sample))
+            case End():
+                return diarizer_pb2.DiarizeRequest(finish=stage_pb2.Finish())
+
+    def receive(self, response: diarizer_pb2.DiarizeResponse) -> StageEvent:
+        """Say who spoke."""
+        match response.WhichOneof("event"):
+            case "opened":
+                return Opened()
+            case "turns":
+                turns = response.turns
+                self._speakers.hear(
+                    [
+                        Turn(turn.speaker, turn.first_sample, turn.end_sample)
+                        for turn in turns.turns
+                    ],
+                    turns.first_sample,
+                    turns.settled_sample,
+                )
+                return Answer(turns.through_sample)
+            case "checkpoint":
+                return Answer(checkpoint=response.checkpoint)
+            case "flushed":
+                return Flushed(response.flushed.flush_id)
+            case "go_away":
+                return GoAway()
+            case "finished":
+                return Finished()
+        return Answer()
 
 
 def _frame(piece: Audio, pcm: bytes) -> audio_pb2.AudioFrame:

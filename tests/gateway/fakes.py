@@ -29,6 +29,7 @@ from services.gateway.http_server import http_server, listen
 from tests.gateway.contract import Contract
 from voxmesh.asr.v1 import asr_pb2, asr_pb2_grpc
 from voxmesh.common.v1 import stage_pb2
+from voxmesh.diarizer.v1 import diarizer_pb2, diarizer_pb2_grpc
 from voxmesh.vad.v1 import vad_pb2, vad_pb2_grpc
 
 WINDOW = 512
@@ -354,6 +355,106 @@ class FakeAsr(asr_pb2_grpc.AsrServiceServicer):
         ]
 
 
+class FakeDiarizer(diarizer_pb2_grpc.DiarizerServiceServicer):
+    """Hears the turns it was told of, where it heard their audio. Its state is its position.
+
+    What is older than a second is settled, and with a flush everything is.
+    """
+
+    settled_after = RATE
+
+    def __init__(self, turns: Sequence[tuple[int, int, int]] = ()) -> None:
+        self.turns = list(turns)
+        """Speaker, first and end sample of each."""
+        self.faults = Faults()
+        self.departure = Departure()
+        self.live = 0
+        self.left = asyncio.Event()
+        """Set when a stream has ended."""
+        self.opens: list[diarizer_pb2.Open] = []
+
+    @bidi
+    async def Diarize(  # noqa: N802 -- the contract's name
+        self,
+        requests: AsyncIterator[diarizer_pb2.DiarizeRequest],
+        send: Send[diarizer_pb2.DiarizeResponse],
+        _metadata: Metadata,
+    ) -> None:
+        self.live += 1
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                leave = tasks.create_task(self._leave(send))
+                await self._serve(requests, send)
+                leave.cancel()
+        finally:
+            self.live -= 1
+            self.left.set()
+
+    async def _leave(self, send: Send[diarizer_pb2.DiarizeResponse]) -> None:
+        await self.departure.wait()
+        await send(diarizer_pb2.DiarizeResponse(go_away=stage_pb2.GoAway()))
+
+    async def _serve(
+        self,
+        requests: AsyncIterator[diarizer_pb2.DiarizeRequest],
+        send: Send[diarizer_pb2.DiarizeResponse],
+    ) -> None:
+        end = settled = saved = 0
+        finished = False
+        async for request in requests:
+            match request.WhichOneof("payload"):
+                case "open":
+                    await self.faults.refuse()
+                    self.opens.append(request.open)
+                    end = settled = saved = request.open.first_sample
+                    await send(diarizer_pb2.DiarizeResponse(opened=diarizer_pb2.Opened()))
+                    continue
+                case "audio":
+                    _check(request.audio.first_sample, end)
+                    before, end = end, end + len(request.audio.pcm) // 2
+                    await self.faults.meet(before, end)
+                    settled = await self._tell(settled, end, end - self.settled_after, send)
+                case "gap":
+                    _check(request.gap.first_sample, end)
+                    end += request.gap.num_samples
+                case "flush":
+                    await self.faults.gate.wait()
+                    settled = await self._tell(settled, end, end, send)
+                    flushed = stage_pb2.Flushed(flush_id=request.flush.flush_id)
+                    await send(diarizer_pb2.DiarizeResponse(flushed=flushed))
+                case "finish":
+                    finished = True
+                    break
+            if settled - saved >= 2 * RATE:
+                saved = settled
+                checkpoint = stage_pb2.Checkpoint(
+                    format="fake/1", replay_from_sample=settled, through_sample=settled
+                )
+                await send(diarizer_pb2.DiarizeResponse(checkpoint=checkpoint))
+        if not finished:
+            raise ClientLeftError
+        await self.faults.gate.wait()
+        await self._tell(settled, end, end, send)
+        await send(diarizer_pb2.DiarizeResponse(finished=stage_pb2.Finished()))
+
+    async def _tell(
+        self, first: int, end: int, settled: int, send: Send[diarizer_pb2.DiarizeResponse]
+    ) -> int:
+        settled = max(first, settled)
+        told = [
+            diarizer_pb2.Turn(
+                speaker=speaker, first_sample=max(first, begin), end_sample=min(end, stop)
+            )
+            for speaker, begin, stop in self.turns
+            if max(first, begin) < min(end, stop)
+        ]
+        turns = diarizer_pb2.Turns(
+            turns=told, first_sample=first, through_sample=end, settled_sample=settled
+        )
+        await send(diarizer_pb2.DiarizeResponse(turns=turns))
+        return settled
+
+
 def _check(first_sample: int, expected: int) -> None:
     if first_sample != expected:
         raise InvalidRequestError(f"a hole: expected {expected}, got {first_sample}")
@@ -399,13 +500,14 @@ class Replica:
 
 @dataclass
 class Mesh:
-    """A VAD and a recogniser that run, and a gateway in front of them."""
+    """Stages that run, and a gateway in front of them."""
 
     gateway: Gateway
     vad: FakeVad
     asr: FakeAsr
     vad_replica: Replica
     asr_replica: Replica
+    diarizer_replica: Replica | None = None
 
 
 def write_keys(path: Path, keys: Mapping[str, str]) -> Path:
@@ -416,13 +518,19 @@ def write_keys(path: Path, keys: Mapping[str, str]) -> Path:
 
 @asynccontextmanager
 async def running(
-    vad: FakeVad, asr: FakeAsr, *, keys: Mapping[str, str] | None = None, **settings: object
+    vad: FakeVad,
+    asr: FakeAsr,
+    diarizer: FakeDiarizer | None = None,
+    *,
+    keys: Mapping[str, str] | None = None,
+    **settings: object,
 ) -> AsyncIterator[Mesh]:
     """Run a mesh.
 
     Args:
         vad: Its VAD.
         asr: Its recogniser.
+        diarizer: Its diarizer; None: it has none.
         keys: Names and keys of who may connect; None: everybody.
         settings: The gateway's, where the test needs other than the default.
 
@@ -441,7 +549,20 @@ async def running(
             lambda server: asr_pb2_grpc.add_AsrServiceServicer_to_server(asr, server),
             "voxmesh.asr.v1.AsrService",
         )
-        for replica in (vad_replica, asr_replica):
+        replicas = [vad_replica, asr_replica]
+        diarizer_replica = None
+        if diarizer is not None:
+            heard_by = diarizer
+            diarizer_replica = Replica(
+                folder / "diarizer",
+                lambda server: diarizer_pb2_grpc.add_DiarizerServiceServicer_to_server(
+                    heard_by, server
+                ),
+                "voxmesh.diarizer.v1.DiarizerService",
+            )
+            replicas.append(diarizer_replica)
+            settings["diarizer_target"] = diarizer_replica.target
+        for replica in replicas:
             await replica.start()
             stack.push_async_callback(replica.kill)
         gateway = Gateway(
@@ -458,7 +579,7 @@ async def running(
         await gateway.pools.describe()
         upkeep = asyncio.create_task(gateway.run())
         stack.push_async_callback(_cancelled, upkeep)
-        yield Mesh(gateway, vad, asr, vad_replica, asr_replica)
+        yield Mesh(gateway, vad, asr, vad_replica, asr_replica, diarizer_replica)
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from services.common import telemetry
+from services.common.audio import BYTES_PER_SAMPLE
 from services.common.errors import (
     ClientLeftError,
     InvalidRequestError,
@@ -24,13 +25,15 @@ from services.gateway.gateway import Gateway
 from services.gateway.live_session import LiveSession
 from services.gateway.protocols.converse_view import Captions
 from services.gateway.session import SessionConfig, Task
-from services.gateway.session_config import Policy
+from services.gateway.session_config import MAX_SPEAKERS, Diarization, Policy
 from services.gateway.tasks import first_error
 from services.gateway.throttle import Throttle
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 
 _NEWS_S = 1.0
 """Between two messages that say how far behind the transcript is, or how much audio has come."""
+_MAX_NAME_CHARS = 100
+_SPEECH_BYTES_PER_S = SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
 
 _ENCODINGS: dict[int, Encoding] = {
     pb.ENCODING_LINEAR16: "linear16",
@@ -124,13 +127,17 @@ async def _open(
         hotwords=tuple(opening.hotwords),
         policy=_policy(opening),
         frame_threshold=frame_threshold,
+        diarization=_diarization(opening),
     )
     audio_format = _format(opening)
     session = await resources.enter_async_context(gateway.session(config))
     decoder = await resources.enter_async_context(
         open_decoder(audio_format, max_duration_s=gateway.settings.max_session_s)
     )
-    return LiveSession(session, decoder)
+    live = LiveSession(session, decoder)
+    for number, speaker in enumerate(opening.diarization.enrolled, 1):
+        live.names[number] = _checked_name(speaker.name)
+    return live
 
 
 class _Connection:
@@ -153,7 +160,7 @@ class _Connection:
         self._send = send
         self._protocol = protocol
         self._token = token
-        self._captions = Captions(live.session.transcript, num_words=num_words)
+        self._captions = Captions(live.session.transcript, num_words=num_words, names=live.names)
         self._told_bytes = 0
         self._throttle = Throttle(gateway.settings.max_messages_per_s)
         self._turn = asyncio.Lock()
@@ -237,11 +244,18 @@ class _Connection:
                     await self._flush(request.flush.flush_id)
                 case "finish":
                     break
+                case "name_speaker":
+                    self._name(request.name_speaker)
                 case "open" | "resume":
                     raise InvalidRequestError("a second open")
                 case None:
                     raise InvalidRequestError("an empty message")
         self._live.close()
+
+    def _name(self, wanted: pb.NameSpeaker) -> None:
+        if not 1 <= wanted.speaker <= MAX_SPEAKERS:
+            raise InvalidRequestError(f"there can be no speaker {wanted.speaker}")
+        self._live.names[wanted.speaker] = _checked_name(wanted.name)
 
     async def _flush(self, flush_id: int) -> None:
         await self._live.flush()
@@ -311,3 +325,28 @@ def _policy(opening: pb.Open) -> Policy | None:
     if opening.policy not in _POLICIES:
         raise InvalidRequestError(f"unknown policy {opening.policy}")
     return _POLICIES[opening.policy]
+
+
+def _diarization(opening: pb.Open) -> Diarization | None:
+    if not opening.HasField("diarization"):
+        return None
+    wanted = opening.diarization
+    for name in ("max_speakers", "num_speakers"):
+        if not 0 <= getattr(wanted, name) <= MAX_SPEAKERS:
+            raise InvalidRequestError(
+                f"diarization.{name} is {getattr(wanted, name)}, not 0 to {MAX_SPEAKERS}"
+            )
+    for number, speaker in enumerate(wanted.enrolled, 1):
+        if len(speaker.speech) % 2 or not 1 <= len(speaker.speech) / _SPEECH_BYTES_PER_S <= 30:
+            raise InvalidRequestError(
+                f"diarization.enrolled: speaker {number} has {len(speaker.speech)} bytes of speech,"
+                " not 1 to 30 s of 16 kHz s16le"
+            )
+    enrolled = tuple(speaker.speech for speaker in wanted.enrolled)
+    return Diarization(wanted.max_speakers, wanted.num_speakers, enrolled)
+
+
+def _checked_name(name: str) -> str:
+    if len(name) > _MAX_NAME_CHARS:
+        raise InvalidRequestError(f"a speaker's name has at most {_MAX_NAME_CHARS} characters")
+    return name

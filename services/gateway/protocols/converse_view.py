@@ -1,5 +1,7 @@
 """A transcript as the messages of ``Converse``."""
 
+from collections.abc import Mapping
+
 from google.protobuf.duration_pb2 import Duration
 
 from services.common.timeline import SAMPLE_RATE_HZ
@@ -11,11 +13,14 @@ from voxmesh.gateway.v1 import gateway_pb2 as pb
 class Captions:
     """A transcript as messages: what one client has been sent of it."""
 
-    def __init__(self, transcript: Transcript, *, num_words: int = 0) -> None:
+    def __init__(
+        self, transcript: Transcript, *, names: Mapping[int, str], num_words: int = 0
+    ) -> None:
         """Create the view of a client.
 
         Args:
             transcript: What it is shown.
+            names: What speakers are called, by their numbers.
             num_words: Words of it that the client has from an earlier connection.
 
         """
@@ -26,6 +31,7 @@ class Captions:
         self._tail = ""
         self._language = ("", 0.0)
         self._lag = (0, 0)
+        self._names = names
 
     def news(self) -> list[pb.ConverseResponse]:
         """What has changed since the last call, to be sent in this order."""
@@ -61,6 +67,9 @@ class Captions:
                         start_offset=offset(word.first_sample),
                         end_offset=offset(word.end_sample),
                         probability=word.probability,
+                        speaker=word.speaker,
+                        speaker_name=self._names.get(word.speaker, ""),
+                        overlapped=word.overlapped,
                     )
                     for word in words
                 ],

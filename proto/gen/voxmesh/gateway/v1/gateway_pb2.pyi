@@ -119,6 +119,7 @@ class ConverseRequest(_message.Message):
     FLUSH_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    NAME_SPEAKER_FIELD_NUMBER: _builtins.int
     audio: _builtins.bytes
     """The next bytes of audio, cut anywhere."""
     @_builtins.property
@@ -137,6 +138,10 @@ class ConverseRequest(_message.Message):
     def resume(self) -> Global___Resume:
         """Which session goes on here. The first message in place of `open`."""
 
+    @_builtins.property
+    def name_speaker(self) -> Global___NameSpeaker:
+        """What a speaker is called from now on."""
+
     def __init__(
         self,
         *,
@@ -145,12 +150,13 @@ class ConverseRequest(_message.Message):
         flush: Global___Flush | None = ...,
         finish: Global___Finish | None = ...,
         resume: Global___Resume | None = ...,
+        name_speaker: Global___NameSpeaker | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "finish", b"finish", "flush", b"flush", "open", b"open", "payload", b"payload", "resume", b"resume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "finish", b"finish", "flush", b"flush", "name_speaker", b"name_speaker", "open", b"open", "payload", b"payload", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "finish", b"finish", "flush", b"flush", "open", b"open", "payload", b"payload", "resume", b"resume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "finish", b"finish", "flush", b"flush", "name_speaker", b"name_speaker", "open", b"open", "payload", b"payload", "resume", b"resume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["open", "audio", "flush", "finish", "resume"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["open", "audio", "flush", "finish", "resume", "name_speaker"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -173,6 +179,7 @@ class Open(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     FRAME_THRESHOLD_FIELD_NUMBER: _builtins.int
     RESUMABLE_FIELD_NUMBER: _builtins.int
+    DIARIZATION_FIELD_NUMBER: _builtins.int
     encoding: Global___Encoding.ValueType
     """What the bytes of audio are. Unspecified: a container, told apart by its first bytes."""
     sample_rate_hz: _builtins.int
@@ -199,6 +206,10 @@ class Open(_message.Message):
     def hotwords(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names and terms that may be spoken, at most 100 of at most 100 characters."""
 
+    @_builtins.property
+    def diarization(self) -> Global___Diarization:
+        """Tell speakers apart. Unset: who speaks does not matter."""
+
     def __init__(
         self,
         *,
@@ -213,16 +224,77 @@ class Open(_message.Message):
         policy: Global___Policy.ValueType = ...,
         frame_threshold: _builtins.int | None = ...,
         resumable: _builtins.bool = ...,
+        diarization: Global___Diarization | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold", "frame_threshold", b"frame_threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold", "diarization", b"diarization", "frame_threshold", b"frame_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold", "channels", b"channels", "encoding", b"encoding", "frame_threshold", b"frame_threshold", "hotwords", b"hotwords", "language_code", b"language_code", "model", b"model", "policy", b"policy", "prompt", b"prompt", "resumable", b"resumable", "sample_rate_hz", b"sample_rate_hz", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold", "channels", b"channels", "diarization", b"diarization", "encoding", b"encoding", "frame_threshold", b"frame_threshold", "hotwords", b"hotwords", "language_code", b"language_code", "model", b"model", "policy", b"policy", "prompt", b"prompt", "resumable", b"resumable", "sample_rate_hz", b"sample_rate_hz", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frame_threshold: _TypeAlias = _typing.Literal["frame_threshold"]  # noqa: Y015
     _WhichOneofArgType__frame_threshold: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__frame_threshold) -> _WhichOneofReturnType__frame_threshold | None: ...
 
 Global___Open: _TypeAlias = Open  # noqa: Y015
+
+@_typing.final
+class Diarization(_message.Message):
+    """What is known of the speakers. Without a diarizer in the mesh everybody is speaker 1, and a
+    `Notice` says so.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_SPEAKERS_FIELD_NUMBER: _builtins.int
+    NUM_SPEAKERS_FIELD_NUMBER: _builtins.int
+    ENROLLED_FIELD_NUMBER: _builtins.int
+    max_speakers: _builtins.int
+    """Most speakers there can be, up to 60. 0: unknown."""
+    num_speakers: _builtins.int
+    """How many there are, up to 60. 0: unknown."""
+    @_builtins.property
+    def enrolled(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnrolledSpeaker]:
+        """Those who will be the speakers 1, 2 and so on."""
+
+    def __init__(
+        self,
+        *,
+        max_speakers: _builtins.int = ...,
+        num_speakers: _builtins.int = ...,
+        enrolled: _abc.Iterable[Global___EnrolledSpeaker] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enrolled", b"enrolled", "max_speakers", b"max_speakers", "num_speakers", b"num_speakers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Diarization: _TypeAlias = Diarization  # noqa: Y015
+
+@_typing.final
+class EnrolledSpeaker(_message.Message):
+    """Somebody whose voice is known beforehand. It is forgotten with the session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SPEECH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What captions are to call the speaker."""
+    speech: _builtins.bytes
+    """1 to 30 s of speech of nobody else: s16le samples, mono, 16 kHz."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        speech: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "speech", b"speech"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnrolledSpeaker: _TypeAlias = EnrolledSpeaker  # noqa: Y015
 
 @_typing.final
 class Resume(_message.Message):
@@ -249,6 +321,32 @@ class Resume(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Resume: _TypeAlias = Resume  # noqa: Y015
+
+@_typing.final
+class NameSpeaker(_message.Message):
+    """Gives a speaker a name, for the words that are still to come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEAKER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    speaker: _builtins.int
+    """The speaker's number."""
+    name: _builtins.str
+    """The name, at most 100 characters. Empty: none."""
+    def __init__(
+        self,
+        *,
+        speaker: _builtins.int = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "speaker", b"speaker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NameSpeaker: _TypeAlias = NameSpeaker  # noqa: Y015
 
 @_typing.final
 class Flush(_message.Message):
@@ -443,10 +541,19 @@ class Word(_message.Message):
     START_OFFSET_FIELD_NUMBER: _builtins.int
     END_OFFSET_FIELD_NUMBER: _builtins.int
     PROBABILITY_FIELD_NUMBER: _builtins.int
+    SPEAKER_FIELD_NUMBER: _builtins.int
+    SPEAKER_NAME_FIELD_NUMBER: _builtins.int
+    OVERLAPPED_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The word with the white space before it: joining the texts gives the transcript."""
     probability: _builtins.float
     """Confidence, 0 to 1."""
+    speaker: _builtins.int
+    """Who said it, from 1 in order of appearance. 0: nobody was told apart."""
+    speaker_name: _builtins.str
+    """What the speaker is called. Empty: nobody said."""
+    overlapped: _builtins.bool
+    """Whether somebody else spoke meanwhile."""
     @_builtins.property
     def start_offset(self) -> _duration_pb2.Duration:
         """When it starts, from the start of the session's audio."""
@@ -462,10 +569,13 @@ class Word(_message.Message):
         start_offset: _duration_pb2.Duration | None = ...,
         end_offset: _duration_pb2.Duration | None = ...,
         probability: _builtins.float = ...,
+        speaker: _builtins.int = ...,
+        speaker_name: _builtins.str = ...,
+        overlapped: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "start_offset", b"start_offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "probability", b"probability", "start_offset", b"start_offset", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "overlapped", b"overlapped", "probability", b"probability", "speaker", b"speaker", "speaker_name", b"speaker_name", "start_offset", b"start_offset", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
