@@ -77,9 +77,15 @@ def serve(
     metrics_port: Annotated[
         int,
         typer.Option(
-            min=0, max=65533, help="Prometheus metrics: gateway here, VAD and ASR on the next two."
+            min=0, max=65532, help="Prometheus metrics: gateway here, the stages on the next three."
         ),
     ] = 0,
+    diarizer: Annotated[
+        bool, typer.Option(help="Tell speakers apart for clients that ask for it.")
+    ] = True,
+    diarize: Annotated[
+        bool, typer.Option(help="Tell them apart also for clients that cannot ask.")
+    ] = False,
     max_sessions: Annotated[
         int, typer.Option(min=0, help="Sessions served at once; 0: the gateway's default.")
     ] = 0,
@@ -100,6 +106,8 @@ def serve(
         tls_key=tls_key,
         threads=threads,
         metrics_port=metrics_port,
+        diarizer=diarizer or diarize,
+        diarize=diarize,
         max_sessions=max_sessions,
         log_level=log_level,
         verbose=verbose,
@@ -306,9 +314,11 @@ def _run(
     options: MeshOptions, work: Callable[[Mesh], Coroutine[Any, Any, None]], *, offline: bool
 ) -> None:
     """Fetch what is missing and run a mesh for as long as some work takes."""
-    if missing := checks.missing_for(("vad", "asr", "gateway")):
+    services = ("vad", "asr", "gateway", *(("diarizer",) if options.diarizer else ()))
+    if missing := checks.missing_for(services):
         console.fail(missing)
-    _ensure(["silero-vad", options.model], offline=offline)
+    needed = ["silero-vad", options.model, *(["diarizer-online"] if options.diarizer else [])]
+    _ensure(needed, offline=offline)
     try:
         options = options.with_free_ports()
     except PortError as error:
@@ -356,7 +366,7 @@ def _welcome(mesh: Mesh) -> None:
     ]
     rows += [
         (f"metrics of {service}", mesh.metrics_url(service))
-        for service in ("gateway", "vad", "asr")
+        for service in mesh.services
         if options.metrics_port
     ]
     if not options.verbose:

@@ -24,7 +24,7 @@ from services.common.catalogue import CATALOGUE
 from services.common.channel import open_channel, serves
 from services.common.models import locate
 
-_METRICS_ORDER = ("gateway", "vad", "asr")
+_METRICS_ORDER = ("gateway", "vad", "asr", "diarizer")
 _PROBE_S = 2.0
 # sockaddr_un holds 104 bytes on macOS and 108 on Linux, the final zero among them.
 _SOCKET_PATH_BYTES = 103
@@ -51,7 +51,11 @@ class MeshOptions:
     threads: int = 0
     """Cores that the recogniser uses; 0: as it likes."""
     metrics_port: int = 0
-    """Gateway's metrics; VAD and ASR get the two after it. 0: none."""
+    """Gateway's metrics; VAD, ASR and diarizer get the three after it. 0: none."""
+    diarizer: bool = False
+    """Whether there is one."""
+    diarize: bool = False
+    """Whether speakers are told apart in sessions of clients that cannot ask for it."""
     max_sessions: int = 0
     """Sessions served at once; 0: the gateway's default."""
     log_level: str = "info"
@@ -84,7 +88,7 @@ class MeshOptions:
 
     def with_free_metrics_port(self) -> "MeshOptions":
         """The same, with metrics on ports that are free."""
-        # Three in a row: a free one with free neighbours is found at the first or second try.
+        # Four in a row: a free one with free neighbours is found at the first or second try.
         while True:
             options = replace(self, metrics_port=_free("127.0.0.1", 0, "--metrics-port"))
             with suppress(PortError, OverflowError):
@@ -98,7 +102,7 @@ class MeshOptions:
 
 
 class Mesh:
-    """One gateway, one VAD and one recogniser under a supervisor."""
+    """One gateway and one replica of each stage under a supervisor."""
 
     def __init__(
         self, options: MeshOptions, folder: Path, *, report: Callable[[str], None]
@@ -119,9 +123,16 @@ class Mesh:
         self.ws_url = f"ws{secure}://{_join(address, options.port)}"
         self.grpc_target = _join(address, options.grpc_port)
         stages = [self._stage("vad", self._vad()), self._stage("asr", self._asr())]
+        if options.diarizer:
+            stages.append(self._stage("diarizer", {}))
         self.waves = (tuple(stages), (self._gateway(),))
         """The processes, in the order in which they start."""
         self.supervisor = Supervisor(self.waves, report=report)
+
+    @property
+    def services(self) -> list[str]:
+        """What it is made of."""
+        return [child.name for wave in self.waves for child in wave]
 
     def run(self, work: Callable[["Mesh"], Coroutine[Any, Any, None]]) -> None:
         """Bring the mesh up, do the work, bring it down.
@@ -174,12 +185,15 @@ class Mesh:
                     return False
             return answer.is_success
 
+        diarizer = f"unix:{self._socket('diarizer')}" if options.diarizer else ""
         environment = {
             "GATEWAY_HOST": options.host,
             "GATEWAY_PORT": str(options.port),
             "GATEWAY_GRPC_ADDRESS": _join(options.host, options.grpc_port),
             "GATEWAY_VAD_TARGET": f"unix:{self._socket('vad')}",
             "GATEWAY_ASR_TARGETS": json.dumps([f"unix:{self._socket('asr')}"]),
+            "GATEWAY_DIARIZER_TARGET": diarizer,
+            "GATEWAY_DIARIZE": str(options.diarize),
             "GATEWAY_LANGUAGE": options.language,
             "GATEWAY_TLS_CERT_FILE": options.tls_cert,
             "GATEWAY_TLS_KEY_FILE": options.tls_key,
@@ -221,7 +235,7 @@ def runtime_folder() -> Iterator[Path]:
     chosen = os.environ.get("XDG_RUNTIME_DIR", "")
     base = Path(chosen) if chosen and os.access(chosen, os.W_OK) else None
     folder = Path(mkdtemp(prefix="voxmesh-", dir=base))
-    if len(os.fsencode(folder / "vad.sock")) > _SOCKET_PATH_BYTES:
+    if len(os.fsencode(folder / "diarizer.sock")) > _SOCKET_PATH_BYTES:
         folder.rmdir()
         folder = Path(mkdtemp(prefix="voxmesh-", dir="/tmp"))
     try:

@@ -96,7 +96,11 @@ def test_a_service_that_cannot_start_ends_the_command_with_its_last_words(tmp_pa
     assert "asr ended 5 times while starting" in result.stderr
     [folder] = tmp_path.glob("voxmesh-*")
     assert f"all logs are in {folder}" in result.stderr
-    assert sorted(path.name for path in folder.glob("*.log")) == ["asr.log", "vad.log"]
+    assert sorted(path.name for path in folder.glob("*.log")) == [
+        "asr.log",
+        "diarizer.log",
+        "vad.log",
+    ]
 
 
 def test_the_demo_refuses_a_wav_of_other_samples_before_it_starts(tmp_path: Path) -> None:

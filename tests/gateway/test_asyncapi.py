@@ -135,6 +135,7 @@ def compare(schema: Mapping[str, Any], message: Descriptor) -> None:
                 FieldDescriptor.TYPE_STRING: "string",
                 FieldDescriptor.TYPE_BOOL: "boolean",
                 FieldDescriptor.TYPE_INT32: "integer",
+                FieldDescriptor.TYPE_BYTES: "string",
             }
             assert told.get("type", "string" if "enum" in told else None) == kinds.get(found.type)
 
@@ -329,6 +330,7 @@ async def test_converse_says_what_is_described() -> None:
                 Until("received"),
                 open_again,
                 Until("captions"),
+                json.dumps({"name_speaker": {"speaker": 1, "name": "Ada"}}),
                 json.dumps({"flush": {"flush_id": 1}}),
                 Until("flushed"),
             ],

@@ -22,7 +22,7 @@ from tests.gateway.conversing import (
     refusal,
     words_of,
 )
-from tests.gateway.fakes import RATE
+from tests.gateway.fakes import RATE, FakeDiarizer
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 
 
@@ -243,3 +243,88 @@ async def test_a_client_that_sends_too_many_messages_is_read_more_slowly_and_los
         answers = await read(call, until="finished")
     assert words_of(answers) == [" w0"]
     assert live.received_bytes == 2 * RATE * 2
+
+
+TURNS = [(1, 0, 2 * RATE), (2, 2 * RATE, 5 * RATE)]
+
+
+def spoken(responses: list[pb.ConverseResponse]) -> list[tuple[str, int, str]]:
+    return [
+        (word.text, word.speaker, word.speaker_name)
+        for response in responses
+        for word in response.captions.words
+    ]
+
+
+async def test_words_have_their_speakers_and_the_names_that_the_client_gives_them() -> None:
+    enrolled = [pb.EnrolledSpeaker(name="Ada", speech=bytes(2 * RATE))]
+    opening = pb.Open(
+        encoding=pb.ENCODING_LINEAR16, diarization=pb.Diarization(max_speakers=4, enrolled=enrolled)
+    )
+    diarizer = FakeDiarizer(TURNS)
+    async with gateway_stub(0.5, 1.0, 3.0, 4.2, diarizer=diarizer) as (_, stub):
+        call = stub.Converse()
+        await call.write(pb.ConverseRequest(open=opening))
+        for block in audio(3.5):
+            await call.write(pb.ConverseRequest(audio=block))
+        await call.write(pb.ConverseRequest(flush=pb.Flush(flush_id=1)))
+        async with asyncio.timeout(10):
+            before = await read(call, until="flushed")
+            name = pb.NameSpeaker(speaker=2, name="Grace")
+            await call.write(pb.ConverseRequest(name_speaker=name))
+            for block in audio(1.5):
+                await call.write(pb.ConverseRequest(audio=block))
+            await call.write(FINISH)
+            after = await read(call, until="finished")
+    assert spoken(before) == [(" w0", 1, "Ada"), (" w1", 1, "Ada"), (" w2", 2, "")]
+    assert spoken(after) == [(" w3", 2, "Grace")]
+    assert diarizer.opens[0].config.max_speakers == 4
+    assert list(diarizer.opens[0].config.enrolled) == [bytes(2 * RATE)]
+
+
+async def test_a_resumed_connection_is_told_the_speakers_of_the_words_it_lacks() -> None:
+    opening = pb.Open(
+        encoding=pb.ENCODING_LINEAR16, resumable=True, diarization=pb.Diarization(num_speakers=2)
+    )
+    async with gateway_stub(0.5, 3.0, diarizer=FakeDiarizer(TURNS)) as (_, stub):
+        call = stub.Converse()
+        await call.write(pb.ConverseRequest(open=opening))
+        async with asyncio.timeout(10):
+            token = (await read(call, until="opened"))[0].opened.resume_token
+            await call.write(pb.ConverseRequest(name_speaker=pb.NameSpeaker(speaker=1, name="Ada")))
+            for block in audio(5):
+                await call.write(pb.ConverseRequest(audio=block))
+            await call.write(pb.ConverseRequest(flush=pb.Flush(flush_id=1)))
+            await read(call, until="flushed")
+            call.cancel()
+            again = stub.Converse()
+            await again.write(pb.ConverseRequest(resume=pb.Resume(token=token)))
+            await again.write(FINISH)
+            responses = await read(again, until="finished")
+    assert spoken(responses) == [(" w0", 1, "Ada"), (" w1", 2, "")]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "complaint"),
+    [
+        (pb.Diarization(max_speakers=61), "diarization.max_speakers is 61, not 0 to 60"),
+        (pb.Diarization(num_speakers=-1), "diarization.num_speakers is -1, not 0 to 60"),
+        (
+            pb.Diarization(enrolled=[pb.EnrolledSpeaker(speech=bytes(100))]),
+            "speaker 1 has 100 bytes of speech, not 1 to 30 s of 16 kHz s16le",
+        ),
+        (
+            pb.Diarization(enrolled=[pb.EnrolledSpeaker(name="x" * 101, speech=bytes(2 * RATE))]),
+            "a speaker's name has at most 100 characters",
+        ),
+    ],
+)
+async def test_what_cannot_be_known_of_speakers_is_refused(
+    wanted: pb.Diarization, complaint: str
+) -> None:
+    opening = pb.Open(encoding=pb.ENCODING_LINEAR16, diarization=wanted)
+    async with gateway_stub(0.5, diarizer=FakeDiarizer()) as (_, stub):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await converse(stub, opening, [])
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert complaint in (refused.value.details() or "")
