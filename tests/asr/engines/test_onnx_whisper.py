@@ -12,7 +12,6 @@ import onnxruntime
 import pytest
 import torch
 
-from services.asr.engines import onnx_decoder
 from services.asr.engines.ctranslate2_format import load
 from services.asr.engines.onnx_decoder import Decoder
 from services.asr.engines.onnx_graph import sound_graph
@@ -26,6 +25,7 @@ from services.asr.recognizer import Task, Window
 from services.common.audio import FloatArray
 from services.common.errors import DeviceError
 from services.common.models import ModelError
+from services.common.onnx_session import ERRORS
 from services.common.timeline import samples
 from services.common.words import text_of
 from tests.asr.conftest import FRAMING
@@ -309,7 +309,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(toy: Checkpoint)
         vocabulary_of(tokens, 50_000)
 
 
-@pytest.mark.parametrize("error", [*onnx_decoder.ERRORS, RuntimeError], ids=lambda e: e.__name__)
+@pytest.mark.parametrize("error", [*ERRORS, RuntimeError], ids=lambda e: e.__name__)
 def test_whatever_fails_at_work_is_a_device_error(
     error: type[Exception], onnx_tiny: OnnxWhisper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +325,6 @@ def test_what_the_runtime_refuses_is_a_device_error(onnx_tiny: OnnxWhisper) -> N
     """Not a RuntimeError, but one of its own."""
     text = onnx_tiny._decoder.hear([np.zeros((5, 384), np.float32)])
     del text.feeds["sound_mask"]
-    assert len(onnx_decoder.ERRORS) > 5
-    with pytest.raises((*onnx_decoder.ERRORS, ValueError)):
+    assert len(ERRORS) > 5
+    with pytest.raises((*ERRORS, ValueError)):
         onnx_tiny._decoder.say([[1]], [0], text)
