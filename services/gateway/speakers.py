@@ -1,8 +1,8 @@
 """Who said which word: turns of speakers and words, brought together.
 
-A word waits until it is decided who spoke when it was said, and so do the two words before it, for
-a change of speakers close to the end of a sentence is taken to be there: turns and words are each
-some tenths of a second off.
+A word waits until it is decided who spoke when it was said. Where somebody else seems to speak soon
+after it, it waits for two more words, for a change of speakers close to the end of a sentence is
+taken to be there: turns and words are each some tenths of a second off.
 """
 
 import unicodedata
@@ -57,6 +57,7 @@ class Speakers:
         self._runs: deque[_Run] = deque()
         self._turns: list[Turn] = []
         self._settled_sample = 0
+        self._through_sample = 0
         self._last = 0
         """Who said the last word; 0: nobody has said any."""
         self._absent = False
@@ -73,13 +74,20 @@ class Speakers:
         self._transcript.hold(self._waiting)
         self._let_in()
 
-    def hear(self, turns: Sequence[Turn], first_sample: int, settled_sample: int) -> None:
+    def hear(
+        self,
+        turns: Sequence[Turn],
+        first_sample: int,
+        settled_sample: int,
+        through_sample: int = 0,
+    ) -> None:
         """Who speaks from a position on; takes the place of what was said of it before.
 
         Args:
             turns: In order of their start.
             first_sample: The position.
             settled_sample: Position before which this is for good.
+            through_sample: Position before which something is known.
 
         """
         oldest = self._waiting[0].first_sample if self._waiting else settled_sample
@@ -92,6 +100,7 @@ class Speakers:
         past = [turn for turn in kept if turn.end_sample <= oldest - _ALONE_SAMPLES]
         self._turns = _joined([*past[-1:], *kept[len(past) :], *turns])
         self._settled_sample = max(self._settled_sample, settled_sample)
+        self._through_sample = max(self._through_sample, through_sample)
         self._let_in()
 
     def settle(self, sample: int) -> None:
@@ -130,11 +139,22 @@ class Speakers:
     def _decided(self, words: Sequence[Word]) -> int:
         """How many of the words no later word can change."""
         for end in range(len(words), 0, -1):
+            last = words[end - 1]
             followed = len(words) - end >= _NEAR_WORDS
-            alone = self._settled_sample - words[end - 1].end_sample >= _ALONE_SAMPLES
-            if followed or alone or SENTENCE_END.search(words[end - 1].text):
+            alone = self._settled_sample - last.end_sample >= _ALONE_SAMPLES
+            if followed or alone or self._goes_on(last) or SENTENCE_END.search(last.text):
                 return end
         return 0
+
+    def _goes_on(self, word: Word) -> bool:
+        """Whether nobody else seems to speak soon after a word."""
+        near = word.end_sample + _NEAR_SAMPLES
+        return max(self._through_sample, self._settled_sample) >= near and not any(
+            turn.speaker != word.speaker
+            and turn.first_sample < near
+            and turn.end_sample > word.first_sample
+            for turn in self._turns
+        )
 
     def _attributed(self, words: Sequence[Word]) -> list[Word]:
         found: list[Word] = []

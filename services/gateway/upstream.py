@@ -357,6 +357,7 @@ class DiarizerUpstream:
                     ],
                     turns.first_sample,
                     turns.settled_sample,
+                    turns.through_sample,
                 )
                 return Answer(turns.through_sample)
             case "checkpoint":
