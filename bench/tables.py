@@ -273,6 +273,34 @@ def _cost(found: Found) -> str:
     return f"{message}\n\n{_table(columns, rows)}\n\n{divided}"
 
 
+def _diarization(found: Found) -> str:
+    columns = [
+        "latency, and what is heard",
+        "conversations",
+        "DER %",
+        "missed",
+        "false",
+        "confused",
+    ]
+    columns += ["DER %, collar 0.25 s", "JER %", "right number of speakers", "switches"]
+    columns += ["turn known after, p50 / p95 s", "new speaker, p50 / p95 s", "CPU s per s"]
+    rows = [
+        [
+            f"{group['latency_s']:g} s, {group['group']}",
+            *(group[name] for name in ("conversations", "der_percent", "missed_percent")),
+            *(group[name] for name in ("false_percent", "confused_percent")),
+            *(group[name] for name in ("der_collar_percent", "jer_percent", "right_number")),
+            group["switches"],
+            _some(group["known_after_s"], "p50", "p95"),
+            _some(group["new_known_after_s"], "p50", "p95"),
+            f"{group['cpu_s_per_audio_s']:.3f}",
+        ]
+        for group in found["groups"]
+    ]
+    picture = f"![Who spoke when](results/{found['name']}.png)"
+    return f"{_table(columns, rows)}\n\n{picture}"
+
+
 def _updates(found: Found) -> str:
     columns = ["a minute, first five and last five", "bytes", "messages", "gateway CPU, s"]
     costs = ("sent_bytes", "messages", "gateway_cpu_s")
@@ -336,6 +364,7 @@ _TABLES = {
     "cost": _cost,
     "updates": _updates,
     "versus": _versus,
+    "diarization": _diarization,
 }
 
 

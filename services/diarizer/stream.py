@@ -20,7 +20,7 @@ PAUSE_SAMPLES = samples(2.0)
 """What is heard behind a longer gap is not looked at together with what came before it: so audio
 that a successor needs is never old."""
 _CHECKPOINT_SAMPLES = samples(20.0)
-"""A successor is not to need older audio: ten seconds that a step looks at, and as much again."""
+"""A successor is not to need older audio than that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Online diarization: people told apart in a sliding window, matched with the voices known.
 
-At each step the last ten seconds are looked at as a whole. The segmentation says who speaks in
+At each step the last seven seconds are looked at as a whole. The segmentation says who speaks in
 them, overlaps included, but not who is who outside of the window; embeddings of what each of them
 says alone do. What is newer than the look-ahead is decided again at the next step.
 
@@ -31,7 +31,7 @@ from services.diarizer.engines.voices import Rules, Somebody, Voice, identify
 STEP_SAMPLES = math.lcm(segmenting.FRAME_SAMPLES, voicing.FRAME_SAMPLES)
 """0.54 s: frames of both models lie on the same grid in every window."""
 
-_WINDOW_SAMPLES = 18 * STEP_SAMPLES
+_WINDOW_SAMPLES = 13 * STEP_SAMPLES
 _PIECE_FEATURES = 100
 """Sound that goes through the trunk at once, 1 s; of a piece the newest frames are kept."""
 _PIECES_AT_ONCE = 8

@@ -46,7 +46,7 @@ class Somebody:
 class Rules:
     """When somebody is who."""
 
-    same: float = 0.3
+    same: float = 0.35
     """Likeness, as the cosine of embeddings, below which somebody is somebody new."""
     same_missed: float = 0.45
     """The same while fewer voices are known than there are speakers."""
