@@ -102,6 +102,11 @@ class Transcript:
         """What happened to the stages, oldest first."""
         return self._notices
 
+    def lacks(self, stage: str) -> bool:
+        """Whether a stage was in trouble when it was last heard of."""
+        codes = [notice.code for notice in self._notices if notice.stage == stage]
+        return codes[-1:] == ["DEGRADED"]
+
     @property
     def speech(self) -> Sequence[Speech]:
         """Where somebody speaks, oldest first; speech that is too long is parted."""

@@ -31,7 +31,7 @@ from services.gateway.protocols.deepgram_frames import (
 )
 from services.gateway.session import SessionConfig
 from tests.gateway.encode import encoded, packets
-from tests.gateway.fakes import RATE
+from tests.gateway.fakes import RATE, FakeDiarizer
 from tests.gateway.listening import (
     CLOSE_STREAM,
     FINALIZE,
@@ -163,6 +163,70 @@ async def test_what_is_said_between_start_and_end_is_told_as_it_is_asked_for() -
         "punctuated_word": "w0",
     }
     assert client.messages[-1]["extra"] == {"a": "b"}
+
+
+TURNS = ((1, 0, 2 * RATE), (2, 7 * RATE // 2, 6 * RATE))
+
+
+@pytest.mark.row("D1")
+@pytest.mark.parametrize("query", ["diarize=true", "diarize_model=latest"])
+async def test_words_say_who_spoke_and_those_of_finals_always_do(query: str) -> None:
+    diarizer = FakeDiarizer(TURNS)
+    async with (
+        mesh_at_port(0.5, 1.0, 1.5, 4.0, 4.5, diarizer=diarizer) as (_, port),
+        listener(port, f"{RAW}&interim_results=true&{query}") as client,
+    ):
+        await client.say(4.95, pause_s=0.01)
+        await client.socket.send(FINALIZE)
+        answer = await client.until(from_finalize=True)
+        await client.finish()
+    spoken = {"w0": 0, "w1": 0, "w2": 0, "w3": 1, "w4": 1}
+    finals = [word for result in client.finals for word in words_of(result)]
+    assert [(word["punctuated_word"], word["speaker"]) for word in finals] == list(spoken.items())
+    interims = [word for r in client.of("Results") if not r["is_final"] for word in words_of(r)]
+    assert all(word.get("speaker") in {None, spoken[word["word"]]} for word in interims)
+    assert any("speaker" not in word for word in interims)
+    assert words_of(answer)[-1]["speaker"] == 1
+    assert diarizer.opens
+
+
+def words_of(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(result["channel"]["alternatives"][0]["words"])
+
+
+@pytest.mark.parametrize(
+    ("query", "turns", "speakers"),
+    [("diarize=true", None, [0, 0]), ("diarize=false", TURNS, [None, None])],
+    ids=["without a diarizer", "not asked for"],
+)
+async def test_nobody_is_told_apart_by_nobody_and_for_nobody(
+    query: str, turns: Any, speakers: list[int | None]
+) -> None:
+    diarizer = None if turns is None else FakeDiarizer(turns)
+    async with (
+        mesh_at_port(0.5, 4.0, diarizer=diarizer) as (_, port),
+        listener(port, f"{RAW}&{query}") as client,
+    ):
+        await client.say(6)
+        await client.finish()
+    words = [word for result in client.finals for word in words_of(result)]
+    assert [word.get("speaker") for word in words] == speakers
+    assert diarizer is None or not diarizer.opens
+
+
+async def test_speakers_are_told_apart_in_each_channel_by_itself() -> None:
+    diarizer = FakeDiarizer(TURNS)
+    query = "encoding=linear16&sample_rate=16000&channels=2&multichannel=true&diarize=true"
+    async with (
+        mesh_at_port(0.5, 4.0, diarizer=diarizer) as (_, port),
+        listener(port, query) as client,
+    ):
+        await client.say(6, width=4)
+        await client.finish()
+    for channel in (0, 1):
+        results = [r for r in client.finals if r["channel_index"] == [channel, 2]]
+        assert [word["speaker"] for r in results for word in words_of(r)] == [0, 1]
+    assert len(diarizer.opens) == 2
 
 
 @pytest.mark.row("W9")

@@ -39,9 +39,14 @@ def wish(query: str, *, live: bool = True, language: str = "") -> Wish:
         ("interim_results=true", {"interim_results": True}),
         ("interim_results=True&vad_events=TRUE", {"interim_results": True, "vad_events": True}),
         ("punctuate=1", {"punctuated": True}),
-        ("punctuate=false&smart_format=false&diarize=false", {"punctuated": False}),
+        (
+            "punctuate=false&smart_format=false&diarize=false&diarize_model=None",
+            {"punctuated": False, "diarize": False},
+        ),
+        ("diarize=true", {"punctuated": True, "diarize": True}),
         ("smart_format=true", {"punctuated": True, "paragraphs": True}),
-        ("diarize_model=latest", {"punctuated": True}),
+        ("diarize_model=latest", {"punctuated": True, "diarize": True}),
+        ("diarize_model=false&diarize_version=3", {"punctuated": False, "diarize": False}),
         ("endpointing=false", {"endpointing_samples": None}),
         ("endpointing=0", {"endpointing_samples": None}),
         ("endpointing=True", {"endpointing_samples": 10 * MS}),
@@ -97,7 +102,7 @@ def test_a_live_query_is_understood(query: str, understood: dict[str, Any]) -> N
         ("detect_language=false", {"detect_language": False, "language_code": "en"}),
         ("utterances=true&utt_split=1.5", {"utterances": True, "utt_split_samples": 1500 * MS}),
         ("paragraphs=true", {"paragraphs": True, "punctuated": False}),
-        ("diarize_model=v2", {"punctuated": True}),
+        ("diarize_model=v2", {"punctuated": True, "diarize": True}),
     ],
 )
 def test_a_query_of_a_recording_is_understood(query: str, understood: dict[str, Any]) -> None:

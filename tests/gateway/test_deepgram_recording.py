@@ -5,8 +5,9 @@ import hashlib
 import io
 import re
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,12 +16,13 @@ import numpy as np
 import pytest
 from starlette.datastructures import QueryParams
 
+from services.common.errors import DeviceError
 from services.common.words import Word
 from services.gateway.protocols.deepgram_query import read_wish
 from services.gateway.protocols.deepgram_recording import Heard, results
 from services.gateway.session import SessionConfig
 from tests.gateway.encode import packed
-from tests.gateway.fakes import DEVICE_FAILED, RATE, Mesh
+from tests.gateway.fakes import DEVICE_FAILED, RATE, FakeDiarizer, Mesh
 from tests.gateway.listening import mesh_at_port
 from tests.gateway.test_openai import TEXT, WORDS, wav
 from tests.settings.serving import until
@@ -94,10 +96,47 @@ async def test_raw_samples_are_taken_as_they_are_announced() -> None:
 
 async def test_what_is_asked_for_and_not_done_is_said() -> None:
     async with serving() as (client, _):
-        answer = await client.post("/v1/listen?summarize=v2&diarize=true", content=wav())
+        query = "summarize=v2&diarize=true&sentiment=true"
+        answer = await client.post(f"/v1/listen?{query}", content=wav())
     warnings = answer.json()["metadata"]["warnings"]
-    assert [warning["parameter"] for warning in warnings] == ["diarize", "summarize"]
+    assert [warning["parameter"] for warning in warnings] == ["diarize", "sentiment", "summarize"]
     assert all(set(warning) == {"parameter", "type", "message"} for warning in warnings)
+    assert speakers(answer) == [0] * len(WORDS)
+
+
+def speakers(answer: httpx.Response) -> list[int | None]:
+    (told,) = answer.json()["results"]["channels"][0]["alternatives"]
+    return [word.get("speaker") for word in told["words"]]
+
+
+@pytest.mark.parametrize("query", ["diarize=true", "diarize_model=v2"])
+async def test_every_word_of_a_recording_says_who_spoke(query: str) -> None:
+    diarizer = FakeDiarizer([(1, 0, 2 * RATE), (2, 2 * RATE, 5 * RATE)])
+    query += "&utterances=true&utt_split=10&paragraphs=true&detect_language=en"
+    async with serving(diarizer=diarizer) as (client, _):
+        answer = await client.post(f"/v1/listen?{query}", content=wav())
+    assert speakers(answer) == [0, 0, 1, 1, 1]
+    body = answer.json()
+    assert "warnings" not in body["metadata"]
+    assert [
+        (utterance["speaker"], utterance["transcript"], utterance["words"][0]["speaker"])
+        for utterance in body["results"]["utterances"]
+    ] == [(0, "Hello there.", 0), (1, "How are you?", 1)]
+    (told,) = body["results"]["channels"][0]["alternatives"]
+    assert told["paragraphs"]["transcript"] == (
+        "\nSpeaker 0: Hello there.\n\nSpeaker 1: How are you?"
+    )
+
+
+async def test_a_recording_that_loses_its_diarizer_has_all_its_words_and_says_so() -> None:
+    diarizer = FakeDiarizer([(1, 0, 2 * RATE), (2, 2 * RATE, 5 * RATE)])
+    diarizer.faults.always[RATE] = DeviceError("it dies")
+    async with serving(diarizer=diarizer, diarizer_patience_s=0.2) as (client, _):
+        answer = await client.post("/v1/listen?diarize=true", content=wav())
+    assert transcript(answer) == TEXT
+    assert set(speakers(answer)) == {0}
+    (warning,) = answer.json()["metadata"]["warnings"]
+    assert (warning["parameter"], warning["type"]) == ("diarize", "unsupported")
 
 
 def wav_of(pcm: bytes, channels: int) -> bytes:
@@ -219,9 +258,9 @@ SAID = [
 ]
 
 
-def told(query: str, language: str = "en") -> dict[str, Any]:
+def told(query: str, language: str = "en", said: Sequence[Word] = SAID) -> dict[str, Any]:
     wish = read_wish(QueryParams(query), live=False, models=[])
-    return results([Heard(SAID, language, 0.75)], wish)
+    return results([Heard(said, language, 0.75)], wish)
 
 
 def test_utterances_are_parted_at_pauses() -> None:
@@ -247,6 +286,47 @@ def test_paragraphs_are_made_of_sentences() -> None:
         assert (first["num_words"], first["start"], second["num_words"]) == (7, 0.5, 3)
         assert paragraphs["transcript"].startswith("\nHello there. How are you? Sentence0.")
         assert "\n\nSentence2." in paragraphs["transcript"]
+
+
+SPOKEN = [
+    replace(word, speaker=speaker)
+    for word, speaker in zip(SAID, [1, 1, 2, 2, 1, 1, 1, 3, 3, 3], strict=True)
+]
+
+
+def test_utterances_and_paragraphs_have_one_speaker_each() -> None:
+    body = told("utterances=true&smart_format=true", said=SPOKEN)
+    assert [(said["speaker"], said["transcript"]) for said in body["utterances"]] == [
+        (0, "Hello there."),
+        (1, "How are"),
+        (0, "you? Sentence0. Sentence1."),
+        (2, "Sentence2. Sentence3. Sentence4."),
+    ]
+    paragraphs = body["channels"][0]["alternatives"][0]["paragraphs"]
+    assert [
+        (paragraph["speaker"], [sentence["text"] for sentence in paragraph["sentences"]])
+        for paragraph in paragraphs["paragraphs"]
+    ] == [
+        (0, ["Hello there."]),
+        (1, ["How are"]),
+        (0, ["you?", "Sentence0.", "Sentence1."]),
+        (2, ["Sentence2.", "Sentence3.", "Sentence4."]),
+    ]
+
+
+def test_the_text_of_paragraphs_says_who_speaks_where_that_changes() -> None:
+    said = [Word(f" Sentence{i}.", 8000 * i, 8000 * i + 6000, speaker=1 + i // 5) for i in range(6)]
+    paragraphs = told("smart_format=true", said=said)["channels"][0]["alternatives"][0]
+    assert paragraphs["paragraphs"]["transcript"] == (
+        "\nSpeaker 0: Sentence0. Sentence1. Sentence2. Sentence3."
+        "\n\nSentence4."
+        "\n\nSpeaker 1: Sentence5."
+    )
+
+
+def test_who_said_a_word_said_what_is_written_in_its_place() -> None:
+    words = told("replace=how+are:x", said=SPOKEN)["channels"][0]["alternatives"][0]["words"]
+    assert [(word["word"], word["speaker"]) for word in words[2:4]] == [("x", 1), ("you", 0)]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from services.common.errors import DeviceError
-from tests.gateway.fakes import RATE
+from tests.gateway.fakes import RATE, FakeDiarizer
 from tests.gateway.realtime import MANUAL, TRANSCRIPTION, Client, Told, connected, mesh_at_port
 from tests.settings.serving import until
 
@@ -455,6 +455,36 @@ async def test_rivas_clients_get_utterances_and_then_everything(protocols: tuple
     assert last["words_info"]["words"][0]["start_time"] == 1000
     assert client.kinds()[-1] == COMPLETED
     assert "error" not in client.kinds()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_rivas_clients_may_ask_who_spoke(wanted: bool) -> None:
+    diarizer = FakeDiarizer([(1, 0, 2 * RATE), (2, 7 * RATE // 2, 6 * RATE)])
+    apart = {"enable_speaker_diarization": wanted, "max_speaker_count": 2}
+    async with (
+        mesh_at_port(1.0, 1.5, 4.0, diarizer=diarizer) as (_, port),
+        connected(port) as client,
+    ):
+        session = riva_session(speaker_diarization=apart)
+        told = await client.configure("transcription_session.update", session)
+        assert told["session"]["speaker_diarization"] == apart
+        await client.say(6, rate_hz=RATE)
+        await client.send("input_audio_buffer.done")
+        assert await closed(client) == 1000
+    words = client.of(COMPLETED)[-1]["words_info"]["words"]
+    assert [word["speaker_tag"] for word in words] == ([1, 1, 2] if wanted else [0, 0, 0])
+    assert [asked.config.max_speakers for asked in diarizer.opens] == ([2] if wanted else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("enable_speaker_diarization", "yes"), ("max_speaker_count", -1), ("max_speaker_count", "2")],
+)
+async def test_what_rivas_clients_say_of_speakers_has_to_make_sense(name: str, value: Any) -> None:
+    async with mesh_at_port() as (_, port), connected(port) as client:
+        session = riva_session(speaker_diarization={name: value})
+        told = await client.configure("transcription_session.update", session)
+        assert told["error"]["param"] == f"session.speaker_diarization.{name}"
 
 
 async def test_rivas_clients_may_force_the_end_of_an_utterance() -> None:

@@ -15,7 +15,7 @@ import pytest
 from services.common.errors import DeviceError
 from tests.gateway.conversing import audio, gateway_channel
 from tests.gateway.encode import encoded
-from tests.gateway.fakes import RATE, Mesh
+from tests.gateway.fakes import RATE, FakeDiarizer, Mesh
 from tests.gateway.test_session import config as session_config
 from tests.settings.serving import until
 from voxmesh.foreign.riva import riva_asr_pb2 as pb
@@ -191,6 +191,44 @@ async def test_a_recording_comes_back_with_words_and_its_id() -> None:
         ("w0", 1000, 1400),
         ("w1", 2500, 2900),
     ]
+
+
+def diarized(config: pb.RecognitionConfig, max_speakers: int = 0) -> pb.RecognitionConfig:
+    apart = pb.SpeakerDiarizationConfig(
+        enable_speaker_diarization=True, max_speaker_count=max_speakers
+    )
+    wanted = pb.RecognitionConfig(diarization_config=apart)
+    wanted.MergeFrom(config)
+    return wanted
+
+
+def speakers(
+    results: Iterable[pb.StreamingRecognitionResult | pb.SpeechRecognitionResult],
+) -> list[tuple[str, int]]:
+    return [(w.word, w.speaker_tag) for r in results for w in r.alternatives[0].words]
+
+
+@pytest.mark.row("R1")
+async def test_words_have_the_tags_of_their_speakers() -> None:
+    diarizer = FakeDiarizer([(1, 0, 2 * RATE), (2, 7 * RATE // 2, 6 * RATE)])
+    said = [("w0", 1), ("w1", 1), ("w2", 2), ("w3", 2)]
+    async with riva_stub(1.0, 1.5, 4.0, 4.5, diarizer=diarizer) as (_, stub):
+        first = opening(diarized(PCM, 3), interim_results=True)
+        responses = await stream(stub, first, audio(6))
+        request = pb.RecognizeRequest(config=diarized(pb.RecognitionConfig(), 100), audio=wav(6))
+        recorded = await stub.Recognize(request)
+    results = [result for response in responses for result in response.results]
+    assert speakers(result for result in results if result.is_final) == said
+    assert speakers(result for result in results if not result.is_final) == []
+    assert speakers(recorded.results) == said
+    assert [asked.config.max_speakers for asked in diarizer.opens] == [3, 0]
+
+
+async def test_without_a_diarizer_everybody_has_one_tag() -> None:
+    async with riva_stub(1.0, 4.0) as (_, stub):
+        responses = await stream(stub, opening(diarized(PCM)), audio(6))
+    results = [result for response in responses for result in response.results]
+    assert speakers(results) == [("w0", 1), ("w1", 1)]
 
 
 async def test_boosted_phrases_are_hotwords() -> None:

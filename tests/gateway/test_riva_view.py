@@ -11,7 +11,7 @@ from services.gateway.audio_input import ContainerFormat, RawFormat
 from services.gateway.pools import ModelInfo
 from services.gateway.protocols.riva_request import Wish, read_wish
 from services.gateway.protocols.riva_view import Results, catalogue, recording
-from services.gateway.session_config import Pace, Task
+from services.gateway.session_config import Diarization, Pace, Task
 from services.gateway.transcript import Transcript
 from voxmesh.foreign.riva import riva_asr_pb2 as pb
 from voxmesh.foreign.riva import riva_common_pb2 as common_pb
@@ -133,6 +133,21 @@ def test_words_have_times_in_milliseconds_and_nobody_is_said_to_be_speaking() ->
         ("To", 1000, 1200, 0),
         ("be.", 1300, 1500, 0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("count", "most"), [(0, 0), (1, 1), (60, 60), (61, 0), (-1, 0), (2**31 - 1, 0)]
+)
+def test_no_more_is_concluded_from_a_number_of_speakers_than_there_can_be(
+    count: int, most: int
+) -> None:
+    config = pb.RecognitionConfig()
+    config.diarization_config.max_speaker_count = count
+    assert read_wish(config).diarization is None
+    config.diarization_config.enable_speaker_diarization = True
+    wish = read_wish(config)
+    assert wish.diarization == Diarization(most)
+    assert wish.with_words
 
 
 def test_the_language_that_is_detected_is_told_once_it_is_known() -> None:

@@ -1,3 +1,5 @@
+import pytest
+
 from services.common.words import Word
 from services.gateway.transcript import Decoding, Notice, Speech, Transcript
 
@@ -118,3 +120,22 @@ def test_after_a_commit_the_tail_is_not_known_until_it_is_said() -> None:
     assert (transcript.settled_sample, transcript.heard_sample) == (200, 200)
     transcript.settle(100)
     assert transcript.settled_sample == 200
+
+
+@pytest.mark.parametrize(
+    ("notices", "lacking"),
+    [
+        ([], False),
+        ([("diarizer", "DEGRADED")], True),
+        ([("diarizer", "DEGRADED"), ("asr", "RECOVERED")], True),
+        ([("diarizer", "DEGRADED"), ("diarizer", "RECOVERED")], False),
+        ([("asr", "DEGRADED")], False),
+    ],
+)
+def test_a_stage_is_lacking_that_was_in_trouble_in_the_end(
+    notices: list[tuple[str, str]], lacking: bool
+) -> None:
+    transcript = Transcript()
+    for stage, code in notices:
+        transcript.notify(Notice(stage, code, "", retryable=True))
+    assert transcript.lacks("diarizer") is lacking

@@ -19,7 +19,6 @@ class Row:
     """Why there is no test."""
 
 
-_SPEAKERS = "a diarizer (`speaker`)"
 _FLUX = "`/v2/listen` is not served yet"
 _RAW = "WebSocket"
 
@@ -28,8 +27,8 @@ ROWS = (
         "D1",
         "{deepgram-7}, asyncio, live",
         "only messages of the SDK's types, words before they are final and then, `SpeechStarted`,"
-        " `UtteranceEnd`, an answer to `Finalize`, `Metadata` last, then the close",
-        waits_for=_SPEAKERS,
+        " `UtteranceEnd`, an answer to `Finalize`, who said each word, `Metadata` last, then the"
+        " close",
     ),
     Row(
         "D2",
@@ -152,9 +151,8 @@ ROWS = (
     Row(
         "R1",
         "{riva}, gRPC",
-        "models; offline words with times; live, interim and final results, the last one final; a"
-        " file with its header",
-        waits_for="a diarizer (`speaker_tag` is 0)",
+        "models; offline words with times; live, interim and final results, the last one final,"
+        " words with the tags of their speakers; a file with its header",
     ),
     Row(
         "R2",

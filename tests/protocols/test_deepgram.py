@@ -32,6 +32,10 @@ def transcript(result: Message) -> str:
     return str(result["channel"]["alternatives"][0]["transcript"])
 
 
+def words_of(results: list[Message]) -> list[Message]:
+    return [word for result in results for word in result["channel"]["alternatives"][0]["words"]]
+
+
 def finals_of(messages: list[Message]) -> list[Message]:
     return [m for m in messages if m["type"] == "Results" and m["is_final"]]
 
@@ -94,6 +98,7 @@ def check_python_7_live(observed: Observed) -> None:
     assert messages[-1]["type"] == "Metadata"
     assert messages[-1]["extra"] == {"k": "v"}
     assert "," in transcript(finals_of(messages)[0])
+    assert {word["speaker"] for word in words_of(finals_of(messages))} == {0}
 
 
 def check_python_7_without_a_word_of_farewell(observed: Observed) -> None:
@@ -120,7 +125,10 @@ def check_python_7_recordings(observed: Observed) -> None:
     results = by_name["bytes"]["answer"]["results"]
     assert results["channels"][0]["detected_language"] == "en"
     assert len(results["utterances"]) == 2
-    assert results["channels"][0]["alternatives"][0]["paragraphs"]["paragraphs"]
+    (told,) = results["channels"][0]["alternatives"]
+    assert told["paragraphs"]["paragraphs"]
+    parts = (told["words"], told["paragraphs"]["paragraphs"], results["utterances"])
+    assert all({part["speaker"] for part in each} == {0} for each in parts)
     for name in ("garbage", "url"):
         assert by_name[name]["status"] == 400
         assert {"err_code", "err_msg", "request_id"} <= by_name[name]["body"].keys()
@@ -285,8 +293,9 @@ async def test_livekit_and_pipecat(
 
 def check_livekit(observed: Observed) -> None:
     """L1."""
-    texts = [line["text"] for line in observed if line["what"] == "final_transcript"]
-    assert_heard(" ".join(texts))
+    finals = [line for line in observed if line["what"] == "final_transcript"]
+    assert_heard(" ".join(line["text"] for line in finals))
+    assert {line["speaker"] for line in finals} == {"S0"}
     assert {"start_of_speech", "interim_transcript", "end_of_speech", "ended"} <= {
         line["what"] for line in observed
     }

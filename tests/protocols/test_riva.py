@@ -32,12 +32,14 @@ async def test_rivas_own_client_lists_reads_and_streams(
     [offline] = of(observed, "offline")
     assert_same_words(BECKETT, text_of(offline["results"]))
     assert_words_are_in_order(offline["results"])
+    assert speakers_of(offline["results"]) == {0}
 
     results = [result for message in of(observed, "streamed") for result in message["results"]]
     assert {"what": "streamed OK"} in observed
     finals = [result for result in results if result["is_final"]]
     assert_same_words(BECKETT, text_of(finals))
     assert_words_are_in_order(finals)
+    assert speakers_of(finals) == {1}
     assert results[-1]["is_final"]
     assert len(finals) < len(results)
     assert not any(result["alternatives"][0]["words"] for result in results if result not in finals)
@@ -97,8 +99,16 @@ def text_of(results: list[dict[str, Any]]) -> str:
     return "".join(result["alternatives"][0]["transcript"] for result in results)
 
 
+def speakers_of(results: list[dict[str, Any]]) -> set[int]:
+    return {word["speaker_tag"] for word in words_of(results)}
+
+
+def words_of(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [word for result in results for word in result["alternatives"][0]["words"]]
+
+
 def assert_words_are_in_order(results: list[dict[str, Any]]) -> None:
-    words = [word for result in results for word in result["alternatives"][0]["words"]]
+    words = words_of(results)
     assert words
     assert all(isinstance(word["start_time"], int) for word in words)
     assert all(word["start_time"] <= word["end_time"] for word in words)

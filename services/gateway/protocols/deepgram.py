@@ -71,6 +71,7 @@ async def _listen(gateway: Gateway, request: Request) -> Response:
             model=wish.model,
             pace=Pace.FILE,
             hotwords=wish.hotwords,
+            diarization=wish.diarization,
         )
         assert not isinstance(wish.audio_format, PacketFormat), "only streams come in packets"
         about = (gateway, request, config, wish.audio_format, file)
@@ -87,6 +88,7 @@ async def _listen(gateway: Gateway, request: Request) -> Response:
             session.transcript.words,
             language_of(session, info),
             session.transcript.language_probability,
+            session.transcript.lacks("diarizer"),
         )
         for session in sessions
     ]
@@ -121,7 +123,7 @@ async def _recording(gateway: Gateway, request: Request) -> AsyncIterator[tuple[
 
 
 def _response(heard: Sequence[Heard], wish: Wish, metadata: Body) -> Response:
-    if told := warnings(wish):
+    if told := warnings(heard, wish):
         metadata["warnings"] = told
     return JSONResponse({"metadata": metadata, "results": results(heard, wish)})
 

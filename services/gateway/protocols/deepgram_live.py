@@ -89,6 +89,7 @@ async def _open(
         language_code=wish.language_code,
         model=wish.model,
         hotwords=wish.hotwords,
+        diarization=wish.diarization,
     )
     lanes = []
     for number in range(wish.lanes):

@@ -6,7 +6,8 @@
 | language | BCP-47; ``multi`` and ``auto`` detect it; nothing means ``GATEWAY_LANGUAGE``, else en |
 | encoding, sample_rate, channels, multichannel | raw samples, a lane per channel on demand |
 | interim_results, endpointing, utterance_end_ms, vad_events | live messages |
-| punctuate, smart_format, diarize, detect_entities | words as they are written |
+| punctuate, smart_format, detect_entities | words as they are written |
+| diarize, diarize_model | likewise, and who said them; the model changes nothing |
 | filler_words | without it, uh and um are left out of English |
 | keyterm, keywords | hotwords; keywords with a negative intensifier are left out |
 | replace, search | what is written, and where it was said; words, not sounds, are looked for |
@@ -37,6 +38,7 @@ from services.gateway.decoder import (
 from services.gateway.languages import language_code
 from services.gateway.protocols.deepgram_words import Replacement, Style, phrase
 from services.gateway.protocols.http_errors import RefusedError
+from services.gateway.session_config import Diarization
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off", "none", "null", ""})
@@ -69,7 +71,7 @@ _MAX_REPLACEMENTS = 200
 _MAX_QUERIES = 50
 _UNHEEDED = frozenset(
     {"summarize", "sentiment", "topics", "intents", "custom_topic", "custom_intent"}
-    | {"detect_entities", "diarize", "diarize_model"}
+    | {"detect_entities"}
 )
 """Parameters that change nothing and of which recordings are told so."""
 
@@ -95,6 +97,8 @@ class Wish:
     vad_events: bool
     punctuated: bool
     filler_words: bool
+    diarize: bool
+    """Whether words come with who said them."""
     hotwords: tuple[str, ...]
     replacements: tuple[Replacement, ...]
     queries: tuple[str, ...]
@@ -111,6 +115,11 @@ class Wish:
     def style(self) -> Style:
         """How words are written."""
         return Style(self.punctuated, self.filler_words, self.tells_languages, self.replacements)
+
+    @property
+    def diarization(self) -> Diarization | None:
+        """What is to be known of who speaks; None: nothing."""
+        return Diarization() if self.diarize else None
 
     @property
     def tells_languages(self) -> bool:
@@ -138,7 +147,7 @@ def read_wish(
             raise _refused(name, why)
     detect = not live and _detects(query)
     smart = _flag(query, "smart_format")
-    diarize = _flag(query, "diarize") or bool(_text(query, "diarize_model"))
+    diarize = _flag(query, "diarize") or _text(query, "diarize_model").lower() not in _FALSE
     if live and _text(query, "diarize_model") == "v2":
         raise _refused("diarize_model", "'v2' is for recordings")
     audio_format, lanes = _audio(query, live=live)
@@ -154,6 +163,7 @@ def read_wish(
         vad_events=_flag(query, "vad_events"),
         punctuated=smart or diarize or _flag(query, "punctuate") or _flag(query, "detect_entities"),
         filler_words=_flag(query, "filler_words"),
+        diarize=diarize,
         hotwords=_hotwords(query),
         replacements=_replacements(query),
         queries=_queries(query),

@@ -16,6 +16,7 @@ from services.gateway.protocols.deepgram_words import (
     iso_code,
     offset,
     search,
+    speaker_of,
     spoken,
     transcript,
     word_bodies,
@@ -24,6 +25,9 @@ from services.gateway.segments import SENTENCE_END
 
 _PARAGRAPH_SENTENCES = 4
 _PARAGRAPH_PAUSE_SAMPLES = samples(2)
+_WITHOUT_DIARIZER = (
+    "had no effect, or not to the end: without a diarizer, speakers are not told apart"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Heard:
     language_code: str
     """Empty if it is not known."""
     language_probability: float
+    without_diarizer: bool = False
+    """Whether one was wanted, and there was none in the end."""
 
 
 def results(heard: Sequence[Heard], wish: Wish) -> Body:
@@ -68,20 +74,24 @@ def _spoken(heard: Heard, style: Style) -> list[Word]:
     return spoken(heard.words, heard.language_code, style)
 
 
-def warnings(wish: Wish) -> list[Body]:
+def warnings(heard: Sequence[Heard], wish: Wish) -> list[Body]:
     """What the client has asked for and does not get."""
+    told = list(wish.warnings)
+    if any(channel.without_diarizer for channel in heard):
+        told.append(("diarize", _WITHOUT_DIARIZER))
     return [
         {"parameter": name, "type": "unsupported", "message": f"{name} {why}"}
-        for name, why in wish.warnings
+        for name, why in sorted(told)
     ]
 
 
 def _runs(words: Sequence[Word], pause_samples: int) -> Iterator[Sequence[Word]]:
-    """Part the words at pauses of at least a length."""
+    """Part the words at pauses of at least a length, and where somebody else speaks."""
     cuts = [
         index
         for index, (word, following) in enumerate(pairwise(words), 1)
         if following.first_sample - word.end_sample >= pause_samples
+        or following.speaker != word.speaker
     ]
     for first, end in pairwise([0, *cuts, len(words)]):
         if first < end:
@@ -95,6 +105,7 @@ def _utterance(words: Sequence[Word], channel: int, language_code: str, style: S
         "channel": channel,
         "transcript": transcript(words, style),
         "words": word_bodies(words, language_code, style),
+        **speaker_of(words[0]),
         "id": str(uuid.uuid4()),
     }
 
@@ -106,26 +117,43 @@ def _paragraphs(words: Sequence[Word], style: Style) -> Body:
             paragraphs.append([])
         paragraphs[-1].append(sentence)
     bodies = [_paragraph(sentences, style) for sentences in paragraphs]
-    texts = [" ".join(told["text"] for told in body["sentences"]) for body in bodies]
-    return {"transcript": "\n" + "\n\n".join(texts), "paragraphs": bodies}
+    return {"transcript": "\n" + "\n\n".join(_texts(bodies)), "paragraphs": bodies}
+
+
+def _texts(paragraphs: Sequence[Body]) -> Iterator[str]:
+    """The text of each paragraph; where somebody else speaks than before, it says who."""
+    last = None
+    for paragraph in paragraphs:
+        text = " ".join(sentence["text"] for sentence in paragraph["sentences"])
+        speaker = paragraph.get("speaker")
+        yield text if speaker == last else f"Speaker {speaker}: {text}"
+        last = speaker
 
 
 def _sentences(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
+    """Part the words at ends of sentences, and where somebody else speaks."""
     first = 0
     for end, word in enumerate(words, 1):
-        if end == len(words) or SENTENCE_END.search(word.text):
+        last = end == len(words) or words[end].speaker != word.speaker
+        if last or SENTENCE_END.search(word.text):
             yield words[first:end]
             first = end
 
 
 def _begins_paragraph(before: Sequence[Sequence[Word]], sentence: Sequence[Word]) -> bool:
-    pause = sentence[0].first_sample - before[-1][-1].end_sample
-    return len(before) >= _PARAGRAPH_SENTENCES or pause >= _PARAGRAPH_PAUSE_SAMPLES
+    last = before[-1][-1]
+    pause = sentence[0].first_sample - last.end_sample
+    return (
+        len(before) >= _PARAGRAPH_SENTENCES
+        or pause >= _PARAGRAPH_PAUSE_SAMPLES
+        or sentence[0].speaker != last.speaker
+    )
 
 
 def _paragraph(sentences: Sequence[Sequence[Word]], style: Style) -> Body:
     return {
         "sentences": [{"text": transcript(words, style), **_span(words)} for words in sentences],
+        **speaker_of(sentences[0][0]),
         "num_words": sum(len(words) for words in sentences),
         "start": offset(sentences[0][0].first_sample),
         "end": offset(sentences[-1][-1].end_sample),

@@ -108,6 +108,7 @@ def _written(words: Sequence[Word], text: str) -> Word:
         words[0].first_sample,
         words[-1].end_sample,
         sum(word.probability for word in words) / len(words),
+        speaker=words[0].speaker,
         bare=text,
     )
 
@@ -166,7 +167,12 @@ def _word(word: Word, language_code: str, style: Style, first_sample: int) -> Bo
         body["punctuated_word"] = word.text.strip()
     if style.with_languages and language_code:
         body["language"] = iso_code(language_code)
-    return body
+    return body | speaker_of(word)
+
+
+def speaker_of(word: Word) -> Body:
+    """Who said a word, from 0; nothing where that is not known."""
+    return {"speaker": word.speaker - 1} if word.speaker else {}
 
 
 def offset(sample: int) -> float:

@@ -18,11 +18,13 @@ from services.gateway.protocols.realtime_link import Event, Link
 from services.gateway.protocols.realtime_openai import signed, told
 from services.gateway.protocols.realtime_view import Message
 from services.gateway.protocols.realtime_wish import Body, Fields, refused
+from services.gateway.protocols.riva_request import diarization
 from services.gateway.session_config import SessionConfig
 from services.gateway.sniff import is_container
 from services.gateway.transcript import Transcript
 
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
+_MAX_COUNT = 2**31 - 1
 
 
 def default_session() -> Body:
@@ -194,6 +196,7 @@ def _wish(session: Fields, base: SessionConfig) -> _Wish:
     language = language_code(transcription.text("language"))
     if language is None:
         raise refused(transcription.path("language"), "names no language that is known")
+    speakers = session.fields("speaker_diarization")
     boosts = session.fields("word_boosting").objects("word_boosting_list")
     config = replace(
         base,
@@ -201,6 +204,10 @@ def _wish(session: Fields, base: SessionConfig) -> _Wish:
         model=model_name(transcription.text("model")),
         prompt=transcription.text("prompt"),
         hotwords=tuple(phrase for boost in boosts for phrase in boost.texts("phrases")),
+        diarization=diarization(
+            int(speakers.number("max_speaker_count", 0, _MAX_COUNT)),
+            wanted=speakers.flag("enable_speaker_diarization"),
+        ),
     )
     params = session.fields("input_audio_params")
     rate_hz = params.number("sample_rate_hz", SAMPLE_RATE_HZ, 192_000)
@@ -216,7 +223,7 @@ def _told_word(word: Word) -> dict[str, Any]:
         "start_time": _ms(word.first_sample),
         "end_time": _ms(word.end_sample),
         "confidence": round(word.probability, 4),
-        "speaker_tag": 0,
+        "speaker_tag": word.speaker,
     }
 
 

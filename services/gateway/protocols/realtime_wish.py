@@ -280,6 +280,13 @@ class Fields:
             raise refused(self.path(name), "is not a list of strings")
         return tuple(value)
 
+    def flag(self, name: str) -> bool:
+        """True or false; null is false."""
+        value = self.raw(name)
+        if not isinstance(value, bool | None):
+            raise refused(self.path(name), "is neither true nor false")
+        return bool(value)
+
     def number(self, name: str, default: float, limit: float) -> float:
         """A number from 0 to a limit; null is the default."""
         value = self.raw(name)

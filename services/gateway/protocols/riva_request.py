@@ -1,8 +1,8 @@
 """What a client of Riva asks for, in the gateway's words.
 
 Without effect are ``max_alternatives``, ``profanity_filter``, ``verbatim_transcripts``,
-``enable_automatic_punctuation``, ``max_speaker_count``, ``custom_configuration``, and of
-``endpointing_config`` all but ``stop_history``.
+``enable_automatic_punctuation``, ``custom_configuration``, and of ``endpointing_config`` all but
+``stop_history``.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from services.common.errors import InvalidRequestError
 from services.common.timeline import SAMPLE_RATE_HZ, samples_of_ms
 from services.gateway.audio_input import AudioFormat, ContainerFormat, Encoding, RawFormat
 from services.gateway.languages import language_code
-from services.gateway.session_config import Pace, SessionConfig
+from services.gateway.session_config import MAX_SPEAKERS, Diarization, Pace, SessionConfig
 from voxmesh.foreign.riva import riva_asr_pb2 as pb
 from voxmesh.foreign.riva import riva_common_pb2 as common_pb
 
@@ -46,6 +46,8 @@ class Wish:
     interim_results: bool = False
     stop_samples: int = samples_of_ms(_STOP_MS)
     """Silence behind which an utterance is final."""
+    diarization: Diarization | None = None
+    """None: who speaks does not matter."""
 
     def session_config(self, session_id: str, caller: str, pace: Pace) -> SessionConfig:
         """The session that grants it.
@@ -65,6 +67,7 @@ class Wish:
             model=self.model,
             pace=pace,
             hotwords=self.hotwords,
+            diarization=self.diarization,
         )
 
 
@@ -78,16 +81,26 @@ def read_wish(config: pb.RecognitionConfig, *, interim_results: bool = False) ->
     if config.enable_separate_recognition_per_channel and config.audio_channel_count > 1:
         raise InvalidRequestError("channels are mixed: they are not recognised one by one")
     stop_ms = config.endpointing_config.stop_history
+    apart = diarization(
+        config.diarization_config.max_speaker_count,
+        wanted=config.diarization_config.enable_speaker_diarization,
+    )
     return Wish(
         audio_format=_format(config),
         language_code="" if config.language_code == _ANY else config.language_code,
         model=config.model,
         hotwords=_hotwords(config.speech_contexts),
-        with_words=config.enable_word_time_offsets
-        or config.diarization_config.enable_speaker_diarization,
+        with_words=config.enable_word_time_offsets or apart is not None,
         interim_results=interim_results,
         stop_samples=samples_of_ms(max(stop_ms, _MIN_STOP_MS) if stop_ms > 0 else _STOP_MS),
+        diarization=apart,
     )
+
+
+def diarization(max_speakers: int, *, wanted: bool) -> Diarization | None:
+    """What is said of the speakers; a number that cannot be met is none."""
+    known = 0 < max_speakers <= MAX_SPEAKERS
+    return Diarization(max_speakers if known else 0) if wanted else None
 
 
 def _format(config: pb.RecognitionConfig) -> AudioFormat:

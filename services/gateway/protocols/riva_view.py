@@ -153,6 +153,7 @@ def _word(word: Word) -> pb.WordInfo:
         end_time=_ms(word.end_sample),
         word=word.text.strip(),
         confidence=word.probability,
+        speaker_tag=word.speaker,
     )
 
 

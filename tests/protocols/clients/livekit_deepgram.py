@@ -40,8 +40,9 @@ async def main(url, pcm, language):
 
         async def read():
             async for event in stream:
-                text = event.alternatives[0].text if event.alternatives else ""
-                report(event.type.value, text=text)
+                told = event.alternatives[0] if event.alternatives else None
+                text, speaker = (told.text, told.speaker_id) if told else ("", None)
+                report(event.type.value, text=text, speaker=speaker)
 
         reading = asyncio.create_task(read())
         for number, frame in enumerate(frames(pcm)):

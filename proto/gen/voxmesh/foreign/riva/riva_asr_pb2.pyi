@@ -419,9 +419,9 @@ class SpeakerDiarizationConfig(_message.Message):
     ENABLE_SPEAKER_DIARIZATION_FIELD_NUMBER: _builtins.int
     MAX_SPEAKER_COUNT_FIELD_NUMBER: _builtins.int
     enable_speaker_diarization: _builtins.bool
-    """Final results have words then, with their times."""
+    """Final results have words then, with their times and who said them."""
     max_speaker_count: _builtins.int
-    """Taken, without effect."""
+    """Most speakers there can be, up to 60; any other number: unknown."""
     def __init__(
         self,
         *,
