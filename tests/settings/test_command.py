@@ -18,6 +18,7 @@ from services.cli.mesh import Mesh, MeshOptions
 from services.common.catalogue import CATALOGUE, Model, ModelFile
 from services.common.models import ModelError
 from services.common.settings import ServiceSettings
+from services.diarizer.config import Settings as DiarizerSettings
 from services.gateway.auth import Keys
 from services.gateway.config import Settings as GatewaySettings
 from services.vad.config import Settings as VadSettings
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("models")
 SERVICES: dict[str, type[ServiceSettings]] = {
     "vad": VadSettings,
     "asr": AsrSettings,
+    "diarizer": DiarizerSettings,
     "gateway": GatewaySettings,
 }
 
@@ -143,6 +145,7 @@ FREE = ["--port", "0", "--grpc-port", "0"]
     },
     tls_key={"": {"GATEWAY_TLS_KEY_FILE": ""}, "a.key": {"GATEWAY_TLS_KEY_FILE": "a.key"}},
     threads={0: {"ASR_THREADS": None}, 3: {"ASR_THREADS": "3"}},
+    diarize={False: {"GATEWAY_DIARIZE": "False"}, True: {"GATEWAY_DIARIZE": "True"}},
     max_sessions={0: {"GATEWAY_MAX_SESSIONS": None}, 7: {"GATEWAY_MAX_SESSIONS": "7"}},
     log_level={
         "info": {f"{service.upper()}_LOG_LEVEL": "info" for service in SERVICES},
@@ -175,7 +178,20 @@ def test_serve_listens_on_the_ports_it_is_told(
     assert told[flip.name] == str(ports[flip.effect])
 
 
-@flips("voxmesh serve", metrics_port={"none": [0, 0, 0], "some": [0, 1, 2]})
+@flips(
+    "voxmesh serve",
+    diarizer={"--no-diarizer": False, "--diarizer": True},
+)
+def test_serve_runs_a_diarizer_unless_it_is_told_not_to(
+    flip: Flip, meshes: list[RecordedMesh]
+) -> None:
+    assert voxmesh("serve", "--offline", *FREE, flip.value).exit_code == 0
+    [mesh] = meshes
+    assert ("diarizer" in mesh.services) == flip.effect
+    assert bool(mesh.told("GATEWAY_DIARIZER_TARGET")) == flip.effect
+
+
+@flips("voxmesh serve", metrics_port={"none": [0, 0, 0, 0], "some": [0, 1, 2, 3]})
 def test_serve_gives_every_service_a_port_for_metrics(
     flip: Flip, meshes: list[RecordedMesh]
 ) -> None:
@@ -183,11 +199,15 @@ def test_serve_gives_every_service_a_port_for_metrics(
     result = voxmesh("serve", "--offline", *FREE, "--metrics-port", str(first))
     assert result.exit_code == 0, result.output
     [mesh] = meshes
-    ports = [mesh.told(f"{service}_METRICS_PORT") for service in ("GATEWAY", "VAD", "ASR")]
+    services = ("GATEWAY", "VAD", "ASR", "DIARIZER")
+    ports = [mesh.told(f"{service}_METRICS_PORT") for service in services]
     assert ports == [str(first + offset) for offset in flip.effect]
 
 
-@flips("voxmesh serve", verbose={False: ["asr.log", "gateway.log", "vad.log"], True: []})
+@flips(
+    "voxmesh serve",
+    verbose={False: ["asr.log", "diarizer.log", "gateway.log", "vad.log"], True: []},
+)
 def test_a_verbose_mesh_writes_no_files(flip: Flip, meshes: list[RecordedMesh]) -> None:
     assert voxmesh("serve", "--offline", *FREE, *option(flip)).exit_code == 0
     [mesh] = meshes

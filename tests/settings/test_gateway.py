@@ -25,10 +25,12 @@ from services.gateway.config import Settings
 from services.gateway.gateway import Gateway
 from services.gateway.protocols import wlk
 from services.gateway.session import Pace, Session, SessionConfig
+from services.gateway.session_config import Diarization
 from tests.gateway.conversing import break_off, gateway_stub, opened, resume
 from tests.gateway.fakes import (
     RATE,
     FakeAsr,
+    FakeDiarizer,
     FakeVad,
     Mesh,
     running,
@@ -532,3 +534,57 @@ async def test_a_session_waits_so_long_for_its_client_to_return(flip: Flip) -> N
             assert error.code() is grpc.StatusCode.NOT_FOUND
         assert (not again.done()) is flip.effect
         again.cancel()
+
+
+# --- the diarizer
+
+
+DIARIZED = SessionConfig("s", "test", language_code="en", diarization=Diarization())
+
+
+@flips("GATEWAY", diarizer_target={"": [1, 1], "there": [2, 2]})
+async def test_the_diarizer_target_is_where_speakers_are_told_apart(flip: Flip) -> None:
+    words = words_at(0.5, 1.5)
+    diarizer = FakeDiarizer([(2, 0, 3 * RATE)]) if flip.value else None
+    async with running(FakeVad(spans_of(words)), FakeAsr(words), diarizer) as mesh:
+        async with mesh.gateway.session(DIARIZED) as session:
+            await session.run(silence(3))
+        assert [word.speaker for word in session.transcript.words] == flip.effect
+
+
+async def paced(duration_s: float) -> AsyncIterator[bytes]:
+    """Audio at ten times the pace of speech."""
+    async for block in silence(duration_s):
+        yield block
+        await asyncio.sleep(0.01)
+
+
+@flips("GATEWAY", speaker_wait_s={0.1: True, 50.0: False})
+async def test_words_wait_so_long_to_be_told_who_said_them(flip: Flip) -> None:
+    words = words_at(0.5, 1.5)
+    diarizer = FakeDiarizer([(2, 0, 9 * RATE)])
+    diarizer.faults.gate.clear()
+    mesh = running(
+        FakeVad(spans_of(words)), FakeAsr(words), diarizer, speaker_wait_s=flip.value, stall_s=60
+    )
+    async with mesh as stages, stages.gateway.session(DIARIZED) as session:
+        run = asyncio.create_task(session.run(paced(20)))
+        await session.changed(
+            1_000_000, due=lambda: session.transcript.received_sample >= 15 * RATE
+        )
+        assert bool(session.transcript.words) == flip.effect
+        diarizer.faults.gate.set()
+        await run
+
+
+@flips("GATEWAY", diarizer_patience_s={0.0: False, 50.0: True})
+async def test_a_diarizer_that_is_lost_is_waited_for_so_long(flip: Flip) -> None:
+    words = words_at(0.5, 1.5, 8.0)
+    diarizer = FakeDiarizer([(2, 0, 9 * RATE)])
+    diarizer.faults.at_open = [MeshError("refused")] * 3
+    mesh = running(
+        FakeVad(spans_of(words)), FakeAsr(words), diarizer, diarizer_patience_s=flip.value
+    )
+    async with mesh as stages, stages.gateway.session(DIARIZED) as session:
+        await session.run(paced(20))
+    assert (session.transcript.words[-1].speaker == 2) == flip.effect
