@@ -179,5 +179,5 @@ class Gateway:
             vad_patience=patience(settings.vad_patience_s),
             asr_patience=patience(settings.asr_patience_s),
             diarizer_patience=patience(settings.diarizer_patience_s),
-            word_wait_s=settings.speaker_wait_s,
+            word_wait_s=settings.speaker_wait_s if live else settings.file_stall_s,
         )
