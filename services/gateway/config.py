@@ -90,7 +90,7 @@ class Settings(ServiceSettings):
     diarizer_patience_s: float = Field(default=20.0, ge=0, le=600)
     """Without the diarizer for so long, everybody counts as one speaker, in seconds."""
     speaker_wait_s: float = Field(default=3.0, gt=0, le=60)
-    """How long a word waits at most to be told who said it, in seconds."""
+    """How long a live word waits at most to be told who said it, in seconds."""
 
     @field_validator("fetch_hosts")
     @classmethod

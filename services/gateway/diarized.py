@@ -125,10 +125,21 @@ class Diarized:
     async def run(self, said: asyncio.Event) -> None:
         """Follow the diarizer to its end; never longer than it may take.
 
+        Then every word is in the transcript of which the recogniser was sure.
+
         Args:
             said: Set when the recogniser has said everything.
 
         """
+        try:
+            await self._follow(said)
+            # The diarizer may be done before the recogniser, whose last words are yet to come.
+            await said.wait()
+        finally:
+            self._speakers.release()
+            self._moved()
+
+    async def _follow(self, said: asyncio.Event) -> None:
         if self._stage is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""Committed words -> segments: stretches of speech of a sentence or so."""
+"""Committed words -> segments: what one speaker says, a sentence or so at a time."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -26,9 +26,10 @@ class Segment:
 
 
 def segments(words: Sequence[Word]) -> Iterator[Segment]:
-    """Part the words at sentence ends and long pauses, into stretches of at most 30 s.
+    """Part the words at sentence ends, long pauses and changes of speakers, after 30 s at most.
 
     A sentence that is longer is parted at its best place. Every word is in exactly one segment.
+    Words that follow change no segment but the last.
     """
     first = 0
     for index, word in enumerate(words):
@@ -42,6 +43,8 @@ def segments(words: Sequence[Word]) -> Iterator[Segment]:
 
 
 def _ends_here(word: Word, following: Word) -> bool:
+    if following.speaker != word.speaker:
+        return True
     if following.first_sample - word.end_sample >= _PAUSE_SAMPLES:
         return True
     # "e.g. this": a sentence does not begin in lower case.

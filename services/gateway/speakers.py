@@ -58,6 +58,8 @@ class Speakers:
         self._turns: list[Turn] = []
         self._settled_sample = 0
         self._through_sample = 0
+        self._entered_sample = 0
+        """Position before which there will be no word that has not been let in."""
         self._last = 0
         """Who said the last word; 0: nobody has said any."""
         self._absent = False
@@ -90,7 +92,8 @@ class Speakers:
             through_sample: Position before which something is known.
 
         """
-        oldest = self._waiting[0].first_sample if self._waiting else settled_sample
+        # The recogniser may be far behind: turns stay until their words have come.
+        oldest = self._waiting[0].first_sample if self._waiting else self._entered_sample
         kept = [
             replace(turn, end_sample=min(turn.end_sample, first_sample))
             for turn in self._turns
@@ -108,6 +111,7 @@ class Speakers:
         self._settled_sample = max(self._settled_sample, sample)
         ended = [word for word in self._waiting if word.first_sample < sample]
         self._let_in(at_least=len(ended))
+        self._entered_sample = max(self._entered_sample, sample)
 
     def release(self) -> None:
         """Let all words in that wait, with whatever is known."""
@@ -128,6 +132,7 @@ class Speakers:
         ready = max(at_least, 0 if not self._absent else known, self._decided(words))
         if ready:
             self._last = words[ready - 1].speaker
+            self._entered_sample = max(self._entered_sample, words[ready - 1].end_sample)
             self._enter(words[:ready])
             del self._waiting[:ready]
         elif self._runs and not self._waiting:

@@ -27,10 +27,10 @@ Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 
 _MAX_FILES = 8
 _MAX_FIELDS = 100
-_MAX_FIELD_BYTES = 1 << 20
-"""A field may hold a second or two of speech as a data URL."""
-
-
+_MAX_FIELD_BYTES = 1 << 22
+"""A field may hold ten seconds of speech as a data URL."""
+_MAX_FIELDS_BYTES = 1 << 24
+"""All fields together, which are kept in memory."""
 _MEMORY_BYTES = 1 << 20
 """A file that is no longer than this is not written to disk."""
 _MAX_OBJECT_BYTES = 1 << 16
@@ -85,7 +85,7 @@ async def receive_upload(request: Request, *, max_bytes: int) -> AsyncIterator[U
     # With some codecs of Python, texts would come out that cannot be sent on.
     if options.get(b"charset", b"utf-8").lower() != b"utf-8":
         raise InvalidRequestError("the form has to be in UTF-8")
-    parser = MultiPartParser(
+    parser = _FormParser(
         request.headers,
         _body(request, max_bytes),
         max_files=_MAX_FILES,
@@ -189,6 +189,20 @@ async def receive_object(request: Request) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise NotJsonError("the body is not an object")
     return told
+
+
+class _FormParser(MultiPartParser):
+    """Besides, bounds what all fields hold together."""
+
+    _fields_bytes = 0
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """Take in the next bytes of a part."""
+        if self._current_part.file is None:
+            self._fields_bytes += end - start
+            if self._fields_bytes > _MAX_FIELDS_BYTES:
+                raise MultiPartException("the fields are too large together")
+        super().on_part_data(data, start, end)
 
 
 def _check_declared(request: Request, max_bytes: int) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.common.errors import DeviceError, OverloadedError
+from services.common.errors import DeviceError, OverloadedError, UpstreamError
 from services.gateway.session import Session
 from services.gateway.session_config import Diarization, Pace, SessionConfig
 from tests.gateway.fakes import (
@@ -83,6 +83,42 @@ async def test_every_word_has_the_speaker_in_whose_turn_it_is(pace: Pace) -> Non
         session = await said_in(mesh, silence(10), pace=pace)
     assert speakers(session) == SPOKEN
     assert not troubles(session)
+
+
+@pytest.mark.parametrize("pace", Pace)
+async def test_words_that_come_after_the_diarizer_is_done_are_no_less_said(pace: Pace) -> None:
+    """P2."""
+    vad, asr, diarizer = stages()
+    asr.certain_after = 20 * RATE
+
+    async def recognise_last(session: Session) -> None:
+        await received(session, 10)
+        async with asyncio.timeout(5):
+            await diarizer.left.wait()
+        asr.faults.gate.set()
+
+    asr.faults.gate.clear()
+    async with running(vad, asr, diarizer) as mesh:
+        tasks: list[asyncio.Task[None]] = []
+        session = await said_in(
+            mesh,
+            silence(10),
+            pace=pace,
+            during=lambda s: tasks.append(asyncio.create_task(recognise_last(s))),
+        )
+    assert speakers(session) == SPOKEN
+
+
+async def test_words_that_are_certain_stay_when_the_recogniser_is_lost() -> None:
+    vad, asr, diarizer = stages()
+    asr.faults.always[8 * RATE] = DeviceError("it died")
+    diarizer.faults.gate.clear()
+    async with running(vad, asr, diarizer, **FAST, asr_patience_s=0.2) as mesh:
+        config = SessionConfig("s", "test", language_code="en", diarization=Diarization())
+        async with mesh.gateway.session(config) as session:
+            with pytest.raises(UpstreamError):
+                await session.run(silence(10))
+    assert [word.text for word in session.transcript.words] == [w.text for w in WORDS[:6]]
 
 
 async def test_nobody_is_told_apart_who_was_not_to_be() -> None:

@@ -19,7 +19,15 @@ from services.gateway.protocols import openai
 from services.gateway.protocols.openai_view import Spoken, json_body, verbose_body
 from services.gateway.transcript import Decoding
 from tests.gateway.encode import encoded, speech
-from tests.gateway.fakes import FakeAsr, FakeVad, Mesh, running, served, spans_of
+from tests.gateway.fakes import (
+    FakeAsr,
+    FakeDiarizer,
+    FakeVad,
+    Mesh,
+    running,
+    served,
+    spans_of,
+)
 from voxmesh.asr.v1 import asr_pb2
 
 RATE = 16_000
@@ -56,11 +64,15 @@ class Client(httpx.AsyncClient):
 
 @asynccontextmanager
 async def serving(
-    words: Sequence[Word] = WORDS, *, asr: FakeAsr | None = None, **settings: Any
+    words: Sequence[Word] = WORDS,
+    *,
+    asr: FakeAsr | None = None,
+    diarizer: FakeDiarizer | None = None,
+    **settings: Any,
 ) -> AsyncIterator[tuple[Client, Mesh]]:
     fake = asr or FakeAsr(words)
     async with (
-        running(FakeVad(spans_of(words)), fake, **settings) as mesh,
+        running(FakeVad(spans_of(words)), fake, diarizer, **settings) as mesh,
         served(mesh.gateway) as port,
         Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as client,
     ):
@@ -225,6 +237,7 @@ async def test_what_the_client_asks_for_reaches_the_recogniser() -> None:
         {"stream": "false", "hotwords": "x", "vad_filter": "true", "user": "me"},
         {"chunking_strategy": "auto", "languages[]": ["en", "fr"], "keywords[]": "voxmesh"},
         {"chunking_strategy[type]": "server_vad", "known_speaker_names[]": ["A", "B"]},
+        {"model": "gpt-4o-transcribe-diarize", "known_speaker_references[]": "none"},
     ],
 )
 async def test_what_clients_send_besides_does_no_harm(fields: dict[str, Any]) -> None:
@@ -345,7 +358,6 @@ async def test_a_model_that_cannot_translate_never_transcribes_instead() -> None
     ("fields", "status", "param", "code"),
     [
         ({"response_format": "xml"}, 400, "response_format", "invalid_value"),
-        ({"response_format": "diarized_json"}, 400, "response_format", "invalid_value"),
         ({"stream": "maybe"}, 400, "stream", "invalid_value"),
         ({"temperature": "1.5"}, 400, "temperature", "invalid_value"),
         ({"temperature": "warm"}, 400, "temperature", "invalid_value"),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,22 +48,31 @@ def test_a_sentence_of_minutes_is_parted_at_commas() -> None:
     assert all(part.endswith(",") for part in parts)
 
 
+def test_a_segment_has_one_speaker() -> None:
+    words = [
+        replace(word, speaker=speaker)
+        for word, speaker in zip(said("So you. No, not me. Oh."), (1, 1, 2, 3, 3, 3), strict=True)
+    ]
+    assert texts(words) == ["So you.", "No,", "not me.", "Oh."]
+
+
 @given(
     st.lists(
         st.tuples(
             st.sampled_from([" a", " b,", " c.", "d", " E"]),
             st.integers(1, 50 * RATE),
             st.integers(-RATE, 4 * RATE),
+            st.integers(0, 2),
         )
     )
 )
 def test_every_word_is_in_one_segment_and_none_is_longer_than_a_window(
-    spoken: list[tuple[str, int, int]],
+    spoken: list[tuple[str, int, int, int]],
 ) -> None:
     at, words = 0, []
-    for text, length, pause in spoken:
+    for text, length, pause, speaker in spoken:
         at = max(0, at + pause)
-        words.append(Word(text, at, at + length))
+        words.append(Word(text, at, at + length, speaker=speaker))
         at += length
     parts = list(segments(words))
     borders = [0, *(part.end_word for part in parts)]
@@ -71,3 +82,7 @@ def test_every_word_is_in_one_segment_and_none_is_longer_than_a_window(
         if part.end_word - part.first_word > 1:
             spans = words[part.first_word : part.end_word]
             assert spans[-1].end_sample - spans[0].first_sample <= 30 * RATE
+            assert len({word.speaker for word in spans}) == 1
+    for end in range(1, len(words)):
+        *ended, _ = segments(words[:end])
+        assert ended == parts[: len(ended)], "words that follow change no segment but the last"

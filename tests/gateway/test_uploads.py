@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from services.gateway import uploads
 from services.gateway.http_server import http_server, listen
 from services.gateway.protocols.http_errors import answering
 from services.gateway.uploads import receive_upload
@@ -196,12 +197,17 @@ async def test_a_client_that_stops_at_the_answer_gets_it() -> None:
         (HEADERS, b"this is no form"),
         (HEADERS, b"--x\r\n" + bytes(500)),
         (HEADERS, b"--x\r\nContent-Disposition: form-data\r\n\r\nno name\r\n--x--\r\n"),
-        (HEADERS, part("prompt", bytes(1_100_000))),
+        (HEADERS, part("prompt", bytes(110_000))),
+        (HEADERS, b"".join(part(f"f{i}", bytes(90_000)) for i in range(3))),
         (HEADERS, b"".join(part(f"f{i}", b"") for i in range(200)) + b"--x--\r\n"),
         (HEADERS, b"".join(part("file", b"", filename="a") for _ in range(9)) + b"--x--\r\n"),
     ],
 )
-async def test_what_is_no_form_is_refused(headers: dict[str, str], body: bytes) -> None:
+async def test_what_is_no_form_is_refused(
+    headers: dict[str, str], body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "_MAX_FIELD_BYTES", 100_000)
+    monkeypatch.setattr(uploads, "_MAX_FIELDS_BYTES", 200_000)
     async with receiving() as (_, client):
         answer = await client.post("/", content=body, headers=headers)
         assert answer.status_code in {400, 413}

@@ -17,10 +17,18 @@ from services.gateway.gateway import Gateway
 from services.gateway.pools import ModelInfo
 from services.gateway.protocols.event_stream import EventStream, Tell
 from services.gateway.protocols.http_errors import RefusedError, answering
+from services.gateway.protocols.openai_diarized import (
+    DiarizedDeltas,
+    Labels,
+    diarized_body,
+    labels_for,
+)
 from services.gateway.protocols.openai_form import Wish, check_model, model_name, read_wish
+from services.gateway.protocols.openai_speakers import diarization_of
 from services.gateway.protocols.openai_view import Deltas, Spoken, json_body, verbose_body
 from services.gateway.protocols.recordings import UndecodableError, language_of, left, run
 from services.gateway.session import Pace, Session, SessionConfig, Task
+from services.gateway.session_config import Diarization
 from services.gateway.tasks import first_error
 from services.gateway.uploads import receive_upload
 
@@ -64,7 +72,7 @@ async def _serve(gateway: Gateway, request: Request, task: Task) -> Response:
         wish = read_wish(upload)
         _, info = gateway.pools.choose(wish.model)
         check_model(info, wish, task)
-        config = _config(request, wish, task)
+        config = _config(request, wish, task, await diarization_of(wish))
         session = await resources.enter_async_context(gateway.session(config))
         if wish.streamed:
             work = partial(_tell, gateway, session, wish, info)
@@ -75,11 +83,14 @@ async def _serve(gateway: Gateway, request: Request, task: Task) -> Response:
                 await _run(gateway, session, wish)
                 leave.cancel()
         spoken = Spoken.of(session.transcript, _language(session, info))
+    labels = labels_for(wish.names, session.transcript)
     # An hour of words takes a while to lay out.
-    return await asyncio.to_thread(_response, spoken, wish, task)
+    return await asyncio.to_thread(_response, spoken, wish, task, labels)
 
 
-def _config(request: Request, wish: Wish, task: Task) -> SessionConfig:
+def _config(
+    request: Request, wish: Wish, task: Task, diarization: Diarization | None
+) -> SessionConfig:
     return SessionConfig(
         session_id=request.state.request_id,
         protocol=PROTOCOL,
@@ -91,6 +102,7 @@ def _config(request: Request, wish: Wish, task: Task) -> SessionConfig:
         pace=Pace.FILE,
         temperature=wish.temperature,
         hotwords=wish.keywords,
+        diarization=diarization,
     )
 
 
@@ -98,7 +110,12 @@ async def _tell(
     gateway: Gateway, session: Session, wish: Wish, info: ModelInfo, tell: Tell
 ) -> None:
     """Transcribe, and tell the words as they come."""
-    deltas = Deltas(session.transcript, with_probabilities=wish.with_probabilities)
+    transcript = session.transcript
+    deltas: Deltas | DiarizedDeltas
+    if wish.diarized:
+        deltas = DiarizedDeltas(transcript, wish.names)
+    else:
+        deltas = Deltas(transcript, with_probabilities=wish.with_probabilities)
 
     async def show() -> None:
         seen = -1
@@ -128,7 +145,7 @@ def _language(session: Session, info: ModelInfo) -> str:
     return "en" if session.config.task is Task.TRANSLATE else language_of(session, info)
 
 
-def _response(spoken: Spoken, wish: Wish, task: Task) -> Response:
+def _response(spoken: Spoken, wish: Wish, task: Task, labels: Labels) -> Response:
     match wish.response_format:
         case "text":
             return Response(spoken.text + "\n", media_type="text/plain")
@@ -143,6 +160,8 @@ def _response(spoken: Spoken, wish: Wish, task: Task) -> Response:
                 with_words=wish.with_words,
                 temperature=wish.temperature,
             )
+        case "diarized_json":
+            body = diarized_body(spoken, labels)
         case _:
             body = json_body(spoken, with_probabilities=wish.with_probabilities)
     return JSONResponse(body)

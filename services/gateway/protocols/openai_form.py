@@ -1,5 +1,6 @@
 """What a client asks of OpenAI's transcription API, read from its form."""
 
+import base64
 import math
 import re
 from collections.abc import Collection, Sequence
@@ -13,12 +14,29 @@ from services.gateway.protocols.http_errors import RefusedError
 from services.gateway.session import Task
 from services.gateway.uploads import Upload
 
-FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
-_STREAMED = frozenset({"json", "text"})
+DIARIZED = "diarized_json"
+FORMATS = ("json", "text", "srt", "verbose_json", "vtt", DIARIZED)
+_STREAMED = frozenset({"json", "text", DIARIZED})
 _GRANULARITIES = ("word", "segment")
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"", "false", "0", "no", "off", "none", "null"})
+_REFERENCES = "known_speaker_references"
+_DATA_URL = re.compile(r"data:([^,]*?);base64", re.IGNORECASE)
+_MAX_KNOWN = 4
+"""As with OpenAI."""
+_MAX_NAME_CHARS = 100
 _DATED = re.compile(r"-\d{4}-\d{2}-\d{2}$")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSpeaker:
+    """Somebody who may be heard in the recording."""
+
+    name: str
+    mime_type: str
+    """What the client calls the file."""
+    file: bytes
+    """Speech of theirs, in any container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +55,18 @@ class Wish:
     streamed: bool
     """Whether the text is to come while it is found, for the formats that are only text."""
     keywords: tuple[str, ...]
+    known_speakers: tuple[KnownSpeaker, ...]
+    """Of ``diarized_json``; for other formats they do not matter."""
+
+    @property
+    def diarized(self) -> bool:
+        """Whether speakers are to be told apart."""
+        return self.response_format == DIARIZED
+
+    @property
+    def names(self) -> list[str]:
+        """What the speakers who are known are called."""
+        return [speaker.name for speaker in self.known_speakers]
 
 
 def read_wish(upload: Upload) -> Wish:
@@ -46,7 +76,8 @@ def read_wish(upload: Upload) -> Wish:
         RefusedError: A parameter is missing or wrong.
 
     """
-    response_format = _format(upload.text("response_format") or "json")
+    response_format = _one_of("response_format", upload.text("response_format") or "json", FORMATS)
+    names, references = upload.texts("known_speaker_names"), upload.texts(_REFERENCES)
     return Wish(
         file=_file(upload),
         model=model_name(upload.text("model")),
@@ -58,6 +89,7 @@ def read_wish(upload: Upload) -> Wish:
         with_probabilities="logprobs" in upload.texts("include"),
         streamed=_flag(upload, "stream") and response_format in _STREAMED,
         keywords=tuple(upload.texts("keywords")),
+        known_speakers=_known(names, references) if response_format == DIARIZED else (),
     )
 
 
@@ -70,11 +102,13 @@ def check_model(info: ModelInfo, wish: Wish, task: Task) -> None:
     """See whether a model can do what is asked.
 
     Raises:
-        RefusedError: It lacks the task or the language.
+        RefusedError: It lacks the task or the language, or the task has no such format.
 
     """
     if task not in info.tasks:
         raise _refused("model", f"model {info.name} cannot {task.value}", "unsupported_model")
+    if wish.diarized and task is Task.TRANSLATE:
+        raise _refused("response_format", "translations do not say who speaks")
     if wish.language_code and wish.language_code not in info.language_codes:
         message = f"model {info.name} does not understand language {wish.language_code!r}"
         raise _refused("language", message, "unsupported_language")
@@ -102,10 +136,36 @@ def _only(candidates: Sequence[str]) -> str:
     return candidates[0] if len(candidates) == 1 else ""
 
 
-def _format(written: str) -> str:
-    if written == "diarized_json":
-        raise _refused("response_format", "diarized_json is not supported: speakers are not told")
-    return _one_of("response_format", written, FORMATS)
+def _known(names: Sequence[str], references: Sequence[str]) -> tuple[KnownSpeaker, ...]:
+    if len(names) != len(references):
+        message = f"there are {len(names)} names of speakers, and {len(references)} references"
+        raise _refused("known_speaker_names", message)
+    if len(names) > _MAX_KNOWN:
+        raise _refused("known_speaker_names", f"no more than {_MAX_KNOWN} speakers can be known")
+    for name in names:
+        if not 1 <= len(name) <= _MAX_NAME_CHARS:
+            message = f"the name of a speaker has 1 to {_MAX_NAME_CHARS} characters"
+            raise _refused("known_speaker_names", message)
+    return tuple(
+        KnownSpeaker(name, *_data(number, reference))
+        for number, (name, reference) in enumerate(zip(names, references, strict=True), 1)
+    )
+
+
+def _data(number: int, reference: str) -> tuple[str, bytes]:
+    """The MIME type in a data URL, and what it holds."""
+    head, comma, encoded = reference.partition(",")
+    if not (found := _DATA_URL.fullmatch(head.strip())) or not comma:
+        raise refused_reference(number, "is no data URL in Base64")
+    try:
+        return found[1], base64.b64decode("".join(encoded.split()), validate=True)
+    except ValueError:
+        raise refused_reference(number, "cannot be decoded from Base64") from None
+
+
+def refused_reference(number: int, why: str) -> RefusedError:
+    """What is wrong with the reference to a speaker; the first is number 1."""
+    return _refused(_REFERENCES, f"reference {number} {why}")
 
 
 def _granularities(upload: Upload) -> list[str]:

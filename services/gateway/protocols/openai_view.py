@@ -48,7 +48,7 @@ class Spoken:
 
 def json_body(spoken: Spoken, *, with_probabilities: bool = False) -> Body:
     """The body of ``response_format=json``."""
-    body: Body = {"text": spoken.text, "usage": _usage(spoken)}
+    body: Body = {"text": spoken.text, "usage": usage(spoken)}
     if spoken.language_code:
         body["languages"] = [{"code": spoken.language_code}]
     if with_probabilities:
@@ -117,24 +117,28 @@ def verbose_body(spoken: Spoken, *, task: str, with_words: bool, temperature: fl
         "duration": round(spoken.duration_s, 3),
         "text": spoken.text,
         "segments": _segments(spoken, temperature),
-        "usage": _usage(spoken),
+        "usage": usage(spoken),
     }
     if with_words:
         body["words"] = [
-            {"word": word.text.strip(), **_span(spoken, word.first_sample, word.end_sample)}
+            {
+                "word": word.text.strip(),
+                **span(spoken.duration_s, word.first_sample, word.end_sample),
+            }
             for word in spoken.words
         ]
     return body
 
 
-def _usage(spoken: Spoken) -> Body:
+def usage(spoken: Spoken) -> Body:
+    """What is charged for: the length of the file."""
     return {"type": "duration", "seconds": float(math.ceil(spoken.duration_s))}
 
 
-def _span(spoken: Spoken, first_sample: int, end_sample: int) -> dict[str, float]:
-    """Start and end within the file, in seconds."""
-    start_s = min(seconds(max(first_sample, 0)), spoken.duration_s)
-    end_s = min(max(seconds(end_sample), start_s), spoken.duration_s)
+def span(duration_s: float, first_sample: int, end_sample: int) -> dict[str, float]:
+    """Start and end within a file of a length, in seconds."""
+    start_s = min(seconds(max(first_sample, 0)), duration_s)
+    end_s = min(max(seconds(end_sample), start_s), duration_s)
     return {"start": round(start_s, 3), "end": round(end_s, 3)}
 
 
@@ -156,8 +160,8 @@ def _segment(spoken: Spoken, number: int, part: Segment, text: str, temperature:
     window = spoken.words[decodings[0].first_word] if decodings else words[0]
     return {
         "id": number,
-        "seek": round(_span(spoken, window.first_sample, 0)["start"] * _SEEK_HZ),
-        **_span(spoken, words[0].first_sample, words[-1].end_sample),
+        "seek": round(span(spoken.duration_s, window.first_sample, 0)["start"] * _SEEK_HZ),
+        **span(spoken.duration_s, words[0].first_sample, words[-1].end_sample),
         "text": text,
         "tokens": [token for word in words for token in word.token_ids],
         "temperature": round(decodings[0].temperature, 3) if decodings else temperature,
