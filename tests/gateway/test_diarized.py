@@ -130,6 +130,7 @@ async def test_nobody_is_told_apart_who_was_not_to_be() -> None:
 
 
 async def test_without_a_diarizer_everybody_is_one_speaker_and_the_session_says_so() -> None:
+    """F8."""
     vad, asr, _ = stages()
     async with running(vad, asr) as mesh:
         session = await said_in(mesh, silence(10))
@@ -149,6 +150,7 @@ async def test_the_diarizer_is_told_what_is_known_of_the_speakers() -> None:
 
 @pytest.mark.parametrize("at", [RATE, 9 * RATE // 2, 8 * RATE])
 async def test_speakers_keep_their_numbers_when_a_diarizer_dies(at: int) -> None:
+    """F8."""
     vad, asr, diarizer = stages()
     diarizer.faults.once[at] = DeviceError("it died")
     async with running(vad, asr, diarizer, **FAST, speaker_wait_s=5.0) as mesh:
@@ -159,6 +161,7 @@ async def test_speakers_keep_their_numbers_when_a_diarizer_dies(at: int) -> None
 
 
 async def test_speakers_keep_their_numbers_when_a_diarizer_is_asked_to_go() -> None:
+    """D1."""
     vad, asr, diarizer = stages()
 
     async def leave(session: Session) -> None:
@@ -175,6 +178,7 @@ async def test_speakers_keep_their_numbers_when_a_diarizer_is_asked_to_go() -> N
 
 
 async def test_a_diarizer_that_dies_for_good_costs_speakers_and_no_words() -> None:
+    """F8."""
     vad, asr, diarizer = stages()
     diarizer.faults.always[4 * RATE] = DeviceError("it dies")
     async with running(vad, asr, diarizer, **FAST, speaker_wait_s=0.2) as mesh:
@@ -192,6 +196,7 @@ async def test_a_diarizer_that_has_no_room_refuses_nobody() -> None:
 
 
 async def test_words_wait_for_a_diarizer_that_hangs_no_longer_than_they_may() -> None:
+    """F8."""
     vad, asr, diarizer = stages()
     diarizer.faults.gate.clear()
     seen: list[int] = []
@@ -211,6 +216,7 @@ async def test_words_wait_for_a_diarizer_that_hangs_no_longer_than_they_may() ->
 
 
 async def test_a_live_session_goes_on_without_a_diarizer_that_fills_its_ring() -> None:
+    """F8."""
     words = words_at(*range(90))
     vad, asr, diarizer = FakeVad([(0, 90 * RATE)]), FakeAsr(words), FakeDiarizer()
     diarizer.faults.gate.clear()
