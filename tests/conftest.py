@@ -116,6 +116,7 @@ def mesh(models: Models) -> Iterator[Callable[[str], ServedMesh]]:
         def get(model: str) -> ServedMesh:
             if model not in started:
                 models("silero-vad")
+                models("diarizer-online")
                 models(model)
                 started[model] = running.enter_context(serve(model))
             return started[model]
@@ -139,6 +140,7 @@ def mesh_base(mesh: Callable[[str], ServedMesh]) -> ServedMesh:
 def own_mesh(models: Models) -> Callable[..., AbstractContextManager[ServedMesh]]:
     """Runs a mesh that the test may kill: a context manager, called with the model."""
     models("silero-vad")
+    models("diarizer-online")
     return serve
 
 
@@ -186,12 +188,12 @@ def _await_welcome(process: subprocess.Popen[bytes], output: Path, start_s: floa
 
 
 def _free_ports() -> tuple[int, int, int]:
-    """Two free ports, and the first of three in a row."""
+    """Two free ports, and the first of four in a row."""
     while True:
         with ExitStack() as held:
             ports = [_listen(held, 0) for _ in range(3)]
             try:
-                for offset in (1, 2):
+                for offset in (1, 2, 3):
                     _listen(held, ports[2] + offset)
             except (OSError, OverflowError):
                 continue
