@@ -107,6 +107,7 @@ def score(case: Case, told: Told) -> dict[str, Any]:
     # pyannote's collar is what is left out on both sides together.
     forgiving = DiarizationErrorRate(collar=0.5, skip_overlap=False)
     tolerant = forgiving(truth, heard, uem=scored, detailed=True)
+    jaccard = JaccardErrorRate()  # type: ignore[no-untyped-call]
     whose = whole.optimal_mapping(truth, heard, uem=scored)
     return {
         "group": case.group,
@@ -120,7 +121,7 @@ def score(case: Case, told: Told) -> dict[str, Any]:
         "collar_wrong_s": round(
             tolerant["missed detection"] + tolerant["false alarm"] + tolerant["confusion"], 3
         ),
-        "jer_percent": round(100 * JaccardErrorRate()(truth, heard, uem=scored), 2),
+        "jer_percent": round(100 * jaccard(truth, heard, uem=scored), 2),
         "speakers": case.conversation.speakers,
         "speakers_told": len({turn.speaker for turn in told.turns}),
         "switches": _switches(case.conversation.turns, told.turns),
@@ -329,7 +330,7 @@ def _draw(pictured: Sequence[tuple[Case, Told]], path: Path) -> None:
     """Truth above, what was decided below, for each conversation."""
     figure = Figure(figsize=(13, 1.9 * len(pictured)), layout="constrained")
     figure.suptitle(f"who spoke when, in s: above the truth, below what was told; {hardware()}")
-    rows = figure.subplots(len(pictured), 1, squeeze=False)[:, 0] if pictured else []
+    rows = figure.subplots(len(pictured), 1, squeeze=False)[:, 0]
     for axes, (case, told) in zip(rows, pictured, strict=True):
         both = (case.conversation.turns, 1.0), (told.turns, 0.0)
         for turns, top in both:
