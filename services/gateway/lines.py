@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from services.common.timeline import SAMPLE_RATE_HZ, samples
 from services.common.words import Word
+from services.gateway.speakers import NOBODY_KNOWS
 
 PAUSE_SAMPLES = samples(5)
 """A longer pause is a line of its own."""
@@ -14,7 +15,6 @@ SENTENCE_CHARS = 200
 LINE_CHARS = 400
 """No line is longer, unless a single word is."""
 
-SPEAKER = 1
 SILENCE = -2
 
 _SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！")  # noqa: RUF001 -- full-width marks are meant
@@ -22,10 +22,10 @@ _SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！")  # noqa: RUF001 -- 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A run of words, or a pause between two."""
+    """A run of words of one speaker, or a pause between two."""
 
     speaker: int
-    """Counts from 1; ``SILENCE``: nobody."""
+    """Counts from 1, who is not told apart is 1; ``SILENCE``: nobody."""
     text: str
     first_sample: int
     end_sample: int
@@ -52,15 +52,16 @@ class Lines:
 
     def _add(self, word: Word) -> None:
         last = self._lines[-1] if self._lines else None
+        speaker = word.speaker or NOBODY_KNOWS
         if not _is_punctuation(word.text):
             if word.first_sample - self._end > PAUSE_SAMPLES:
                 self._lines.append(Line(SILENCE, "", self._end, word.first_sample))
                 last = None
-            elif last is not None and _is_full(last.text, word.text):
+            elif last is not None and (last.speaker != speaker or _is_full(last.text, word.text)):
                 last = None
         self._end = max(self._end, word.end_sample)
         if last is None:
-            line = Line(SPEAKER, word.text.lstrip(), word.first_sample, self._end)
+            line = Line(speaker, word.text.lstrip(), word.first_sample, self._end)
             self._lines.append(line)
         else:
             self._lines[-1] = replace(last, text=last.text + word.text, end_sample=self._end)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from services.common.words import Word
@@ -43,6 +45,24 @@ def test_a_pause_of_more_than_five_seconds_is_a_line_of_its_own() -> None:
     assert pause == Line(SILENCE, "", 2 * RATE, round(7.01 * RATE))
     assert after.text == "two"
     assert len(lines_of(said((" one", 1, 2), (" two", 7.0, 8)))) == 1
+
+
+def test_a_line_is_one_speakers_and_punctuation_stays_where_it_is() -> None:
+    words = said((" Was", 1, 2), (" it", 2, 3), ("?", 3, 4), (" No", 4, 5), (" one", 12, 13))
+    speakers = (1, 1, 2, 2, 2)
+    lines = lines_of([replace(w, speaker=s) for w, s in zip(words, speakers, strict=True)])
+    assert [(line.speaker, line.text) for line in lines] == [
+        (1, "Was it?"),
+        (2, "No"),
+        (SILENCE, ""),
+        (2, "one"),
+    ]
+    assert lines[1].first_sample == 4 * RATE
+
+
+def test_who_is_not_told_apart_is_the_first_speaker() -> None:
+    nobody, first = said((" To", 1, 2), (" be", 2, 3))
+    assert [line.text for line in lines_of([nobody, replace(first, speaker=1)])] == ["To be"]
 
 
 def test_silence_before_the_first_word_counts_too() -> None:

@@ -8,6 +8,7 @@ import time
 import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
@@ -20,8 +21,19 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from services.common.errors import DeviceError
 from services.common.words import Word
 from services.gateway.protocols.wlk_view import View
-from services.gateway.transcript import Transcript
-from tests.gateway.fakes import RATE, FakeAsr, FakeVad, Mesh, running, served, spans_of, words_at
+from services.gateway.speakers import Speakers, Turn
+from services.gateway.transcript import Scores, Transcript
+from tests.gateway.fakes import (
+    RATE,
+    FakeAsr,
+    FakeDiarizer,
+    FakeVad,
+    Mesh,
+    running,
+    served,
+    spans_of,
+    words_at,
+)
 
 State = dict[str, Any]
 
@@ -52,12 +64,25 @@ def apply(state: State | None, message: State) -> State:
     return {"lines": lines, **{key: message[key] for key in rest}}
 
 
+def last_state(messages: list[State]) -> State:
+    """What a client of either mode has in the end."""
+    if "type" not in messages[0]:
+        return messages[-1]
+    state = reduce(apply, messages, None)
+    assert state is not None
+    return state
+
+
 words = st.tuples(
-    st.text("ab c.", min_size=1, max_size=40), st.integers(0, 12 * RATE), st.integers(1, 2 * RATE)
+    st.text("ab c.", min_size=1, max_size=40),
+    st.integers(0, 12 * RATE),
+    st.integers(1, 2 * RATE),
+    st.integers(0, 3),
 )
 steps = st.lists(
     st.tuples(
         st.lists(words, max_size=6),
+        st.booleans(),
         st.text("xyz ", max_size=8),
         st.integers(0, 5 * RATE),
         st.sampled_from(["", "", "en", "fr"]),
@@ -67,23 +92,35 @@ steps = st.lists(
 )
 
 
-@given(history=steps, name_language=st.booleans())
+@given(history=steps, name_language=st.booleans(), diarized=st.booleans())
 def test_what_a_client_rebuilds_from_diffs_is_the_full_state(
-    history: list[tuple[list[tuple[str, int, int]], str, int, str, bool]], name_language: bool
+    history: list[tuple[list[tuple[str, int, int, int]], bool, str, int, str, bool]],
+    name_language: bool,
+    diarized: bool,
 ) -> None:
-    """P4."""
+    """P4. P2: in the end, the words in lines are those that were certain."""
     transcript = Transcript()
-    full = View(transcript, diff=False, name_language=name_language)
-    diff = View(transcript, diff=True, name_language=name_language)
+    speakers = Speakers(transcript)
+    told: dict[str, Any] = {"name_language": name_language, "diarized": diarized}
+    full = View(transcript, diff=False, **told)
+    diff = View(transcript, diff=True, **told)
     state: State | None = None
     at = seq = 0
-    for commit, tail, received, language, lags_too in history:
+    certain = ""
+    for commit, release, tail, received, language, lags_too in history:
         run = []
-        for text, pause, length in commit:
-            run.append(Word(text, at + pause, at + pause + length))
+        for text, pause, length, speaker in commit:
+            run.append(Word(text, at + pause, at + pause + length, speaker=speaker))
             at += pause + length
-        if run:
+        certain += "".join(word.text for word in run)
+        if run and diarized:
+            turns = [Turn(w.speaker, w.first_sample, w.end_sample) for w in run if w.speaker]
+            speakers.commit(run, Scores())
+            speakers.hear(turns, run[0].first_sample, transcript.received_sample)
+        elif run:
             transcript.commit(run)
+        if release:
+            speakers.release()
         transcript.replace_tail([Word(tail, at, at + 1)] if tail else [])
         transcript.received_sample += received
         transcript.decoded_sample = transcript.received_sample // 2
@@ -96,10 +133,40 @@ def test_what_a_client_rebuilds_from_diffs_is_the_full_state(
             assert message["seq"] == seq
             state = apply(state, message)
             assert state == expected
+    speakers.release()
     transcript.finish()
-    assert apply(state, diff.last()) == full.last()
+    last = full.last()
+    assert apply(state, diff.last()) == last
+    spoken = "".join(
+        line["text"] or "" for line in apply(None, {"type": "snapshot", **last})["lines"]
+    )
+    assert spoken.replace(" ", "") == certain.replace(" ", "")
+    assert last["buffer_diarization"] == ""
     failure = apply(apply(None, {"type": "snapshot", **full.last()}), diff.failure("broken"))
     assert failure["status"] == full.failure("broken")["status"] == "error"
+
+
+def test_words_without_a_speaker_stand_between_the_lines_and_what_may_change() -> None:
+    transcript = Transcript()
+    view = View(transcript, diff=False, name_language=False, diarized=True)
+    transcript.received_sample, transcript.decoded_sample = 10 * RATE, 9 * RATE
+    transcript.commit([Word(" one", 6 * RATE, 7 * RATE, speaker=2)])
+    transcript.hold([Word(" two", 7 * RATE, 8 * RATE)])
+    transcript.replace_tail([Word(" three", 17 * RATE // 2, 9 * RATE)])
+    state = view.update(lags_too=False)
+    assert state is not None
+    assert state["lines"] == [
+        {"speaker": -2, "text": None, "start": "0:00:00.00", "end": "0:00:06.00"},
+        {"speaker": 2, "text": "one", "start": "0:00:06.00", "end": "0:00:07.00"},
+    ]
+    assert (state["buffer_diarization"], state["buffer_transcription"]) == (" two", " three")
+    assert state["remaining_time_diarization"] == 2.0
+    assert state["remaining_time_transcription_policy"] == 0.5
+    assert state["remaining_time_transcription_processing"] == 1.0
+    transcript.hold([Word(" two", 7 * RATE, 8 * RATE), Word(" three", 17 * RATE // 2, 9 * RATE)])
+    state = view.update(lags_too=False)
+    assert state is not None, "a word that becomes certain is news"
+    assert (state["buffer_diarization"], state["buffer_transcription"]) == (" two three", "")
 
 
 @pytest.mark.trap(13)
@@ -168,10 +235,12 @@ async def asr_client(port: int, query: str = "", **options: Any) -> AsyncIterato
 
 
 @asynccontextmanager
-async def mesh_at_port(*seconds: float, **settings: Any) -> AsyncIterator[tuple[Mesh, int]]:
+async def mesh_at_port(
+    *seconds: float, diarizer: FakeDiarizer | None = None, **settings: Any
+) -> AsyncIterator[tuple[Mesh, int]]:
     said = words_at(*seconds)
     async with (
-        running(FakeVad(spans_of(said)), FakeAsr(said), **settings) as mesh,
+        running(FakeVad(spans_of(said)), FakeAsr(said), diarizer, **settings) as mesh,
         served(mesh.gateway) as port,
     ):
         yield mesh, port
@@ -198,6 +267,97 @@ async def test_a_conversation_in_full_mode() -> None:
     assert last["status"] == "active_transcription"
     assert last["buffer_transcription"] == ""
     assert last["remaining_time_transcription"] == 0
+
+
+TURNS = ((1, 0, 5 * RATE // 2), (2, 11 * RATE // 4, 5 * RATE), (1, 8 * RATE, 12 * RATE))
+
+
+@pytest.mark.parametrize("mode", ["full", "diff"])
+@pytest.mark.parametrize(
+    ("diarize", "query"), [(True, ""), (False, "&diarization=true"), (True, "&diarization=True")]
+)
+async def test_a_line_ends_where_the_speaker_changes(mode: str, diarize: bool, query: str) -> None:
+    diarizer = FakeDiarizer(TURNS)
+    async with (
+        mesh_at_port(1.0, 2.0, 3.0, 9.0, diarizer=diarizer, diarize=diarize) as (_, port),
+        asr_client(port, f"?language=en&mode={mode}{query}") as client,
+    ):
+        await client.say(11)
+        _config, *messages, _end = await client.finish()
+    state = last_state(messages)
+    assert state["lines"] == [
+        {"speaker": 1, "text": "w0 w1", "start": "0:00:01.00", "end": "0:00:02.40"},
+        {"speaker": 2, "text": "w2", "start": "0:00:03.00", "end": "0:00:03.40"},
+        {"speaker": -2, "text": None, "start": "0:00:03.40", "end": "0:00:09.00"},
+        {"speaker": 1, "text": "w3", "start": "0:00:09.00", "end": "0:00:09.40"},
+    ]
+    assert state["buffer_diarization"] == ""
+    assert state["remaining_time_diarization"] == 0
+
+
+async def test_words_wait_for_their_speaker_in_a_buffer_of_their_own() -> None:
+    diarizer = FakeDiarizer(TURNS)
+    diarizer.faults.gate.clear()
+    async with (
+        mesh_at_port(1.0, 2.0, diarizer=diarizer, diarize=True, speaker_wait_s=60) as (_, port),
+        asr_client(port) as client,
+    ):
+        await client.say(4)
+        async with asyncio.timeout(10):
+            while True:
+                state = json.loads(await client.socket.recv())
+                if state.get("buffer_diarization") == " w0 w1":
+                    break
+        assert (state["lines"], state["buffer_transcription"]) == ([], "")
+        assert state["status"] == "active_transcription"
+        assert state["remaining_time_diarization"] > 1
+        diarizer.faults.gate.set()
+        *_, last, _end = await client.finish()
+    assert text_of(last) == "w0 w1"
+
+
+@pytest.mark.parametrize(
+    ("diarize", "query"), [(False, ""), (False, "?diarization="), (True, "?diarization=false")]
+)
+async def test_nobody_is_told_apart_unless_that_is_wanted(diarize: bool, query: str) -> None:
+    diarizer = FakeDiarizer(TURNS)
+    async with (
+        mesh_at_port(3.0, 9.0, diarizer=diarizer, diarize=diarize) as (_, port),
+        asr_client(port, query) as client,
+    ):
+        await client.say(11)
+        *_, last, _end = await client.finish()
+    assert [(line["speaker"], line["text"]) for line in last["lines"]] == [
+        (1, "w0"),
+        (-2, ""),
+        (1, "w1"),
+    ]
+    assert not diarizer.opens
+
+
+async def test_without_a_diarizer_everybody_is_one_speaker() -> None:
+    async with mesh_at_port(1.0, 3.0, diarize=True) as (_, port), asr_client(port) as client:
+        await client.say(4)
+        *_, last, _end = await client.finish()
+    assert [(line["speaker"], line["text"]) for line in last["lines"]] == [(1, "w0 w1")]
+
+
+@pytest.mark.parametrize("mode", ["full", "diff"])
+async def test_every_word_is_in_a_line_however_short_the_audio_is(mode: str) -> None:
+    """P2: nothing stays behind with the diarizer."""
+    said = words_at(*(tenths / 10 for tenths in range(30)), length_s=0.09)
+    diarizer = FakeDiarizer([(1 + at % 3, at * RATE // 2, (at + 1) * RATE // 2) for at in range(6)])
+    async with (
+        running(FakeVad([(0, 3 * RATE)]), FakeAsr(said), diarizer, diarize=True) as mesh,
+        served(mesh.gateway) as port,
+    ):
+        for tenths in range(1, 31):
+            async with asr_client(port, f"?mode={mode}") as client:
+                await client.say(tenths / 10)
+                _config, *messages, _end = await client.finish()
+            state = last_state(messages)
+            assert text_of(state).split() == [word.text.strip() for word in said[:tenths]]
+            assert state["buffer_diarization"] == ""
 
 
 @pytest.mark.row("A2")
@@ -232,7 +392,9 @@ async def test_a_mode_nobody_knows_is_full_and_echoed() -> None:
 
 
 @pytest.mark.row("A3")
-@pytest.mark.parametrize("query", ["?language=tlh", "?model=none", "?target_language=fr"])
+@pytest.mark.parametrize(
+    "query", ["?language=tlh", "?model=none", "?target_language=fr", "?diarization=maybe"]
+)
 async def test_what_cannot_be_done_is_said_before_the_close(query: str) -> None:
     async with mesh_at_port() as (_, port), asr_client(port, query) as client:
         message = json.loads(await client.socket.recv())

@@ -119,9 +119,8 @@ ROWS = (
     Row(
         "O1",
         "{openai-3}, {openai-2} and {openai-1}, recordings",
-        "typed answers in every form, streams whose deltas are the text, log probabilities,"
-        " translations, models, errors with type and code",
-        waits_for="a diarizer (`diarized_json` is a 400)",
+        "typed answers in every form, streams whose deltas are the text, segments with speakers,"
+        " log probabilities, translations, models, errors with type and code",
     ),
     Row(
         "O2",

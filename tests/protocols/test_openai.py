@@ -36,6 +36,7 @@ async def test_openais_sdk_for_python_reads_every_form_of_answer(
         check_texts(observed)
         check_verbose(observed)
         check_streams(observed)
+        check_speakers(observed)
         check_refusals(observed)
         check_models([line["answer"] for line in observed if line["what"] == "models"])
         assert answer_to("model", observed)["id"] == "whisper-1"
@@ -100,9 +101,33 @@ def check_streams(observed: Observed) -> None:
         assert bool(done["answer"]["logprobs"]) is (what == "logprobs")
 
 
+def check_speakers(observed: Observed) -> None:
+    """One, for it is one who reads. The oldest SDK knows no such answers, and has their fields."""
+    assert classes(observed)["diarized_json"] in {"TranscriptionDiarized", "Transcription"}
+    answer = answer_to("diarized_json", observed)
+    assert (answer["task"], answer["usage"]) == (
+        "transcribe",
+        {"type": "duration", "seconds": 10.0},
+    )
+    assert answer["duration"] == pytest.approx(9.96, abs=0.1)
+    assert_same_words(BECKETT, answer["text"].removeprefix("A: "))
+    *segments, done = (line["answer"] for line in observed if line["what"] == "speakers")
+    assert done["type"] == "transcript.text.done"
+    assert done["text"] == answer["text"]
+    deltas = [event for event in segments if event["type"] == "transcript.text.delta"]
+    assert "".join(delta["delta"] for delta in deltas) == answer["text"]
+    told = [event for event in segments if event["type"] == "transcript.text.segment"]
+    for found in (answer["segments"], told):
+        assert {segment["speaker"] for segment in found} == {"A"}
+        assert [segment["id"] for segment in found] == [delta["segment_id"] for delta in deltas]
+        assert_same_words(BECKETT, " ".join(segment["text"] for segment in found))
+        for segment in found:
+            assert 0 <= segment["start"] <= segment["end"] <= answer["duration"]
+
+
 def check_refusals(observed: Observed) -> None:
     refused = {line["what"]: line for line in observed if "error" in line}
-    assert refused.keys() == {"garbage", "unknown", "diarized_json"}
+    assert refused.keys() == {"garbage", "unknown"}
     assert refused["garbage"]["class"] == "BadRequestError"
     assert refused["unknown"]["class"] == "NotFoundError"
     assert refused["unknown"]["error"]["code"] == "model_not_found"

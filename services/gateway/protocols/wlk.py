@@ -24,6 +24,7 @@ from services.gateway.inbox import Inbox
 from services.gateway.protocols.frames import accept, hang_up, send_text
 from services.gateway.protocols.wlk_view import Message, View
 from services.gateway.session import Session, SessionConfig
+from services.gateway.session_config import Diarization
 from services.gateway.sniff import MAGIC_BYTES, is_container
 from services.gateway.tasks import first_error
 from services.gateway.throttle import Throttle
@@ -32,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 PROTOCOL = "wlk"
 
+_SWITCH = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
 _UNSUPPORTED = 4400
 _UPDATE_S = 0.05
 """Between two messages, at least."""
@@ -54,19 +56,9 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
 
 async def serve(websocket: WebSocket, gateway: Gateway) -> None:
     """Serve one connection from its handshake to its end."""
-    query = websocket.query_params
-    language = query.get("language", "")
-    config = SessionConfig(
-        session_id=uuid.uuid4().hex,
-        protocol=PROTOCOL,
-        caller=websocket.state.caller,
-        language_code="" if language == "auto" else language,
-        model=query.get("model", ""),
-    )
     async with AsyncExitStack() as slot:
         try:
-            if target := query.get("target_language", ""):
-                raise InvalidRequestError(f"no translator is connected for language {target!r}")
+            config = _config(websocket, diarize=gateway.settings.diarize)
             session = await slot.enter_async_context(gateway.session(config))
         except (InvalidRequestError, NotFoundError) as error:
             await _reject(websocket, str(error))
@@ -79,6 +71,31 @@ async def serve(websocket: WebSocket, gateway: Gateway) -> None:
         connection = _Connection(websocket, gateway, session, slot)
         with suppress(ClientLeftError), first_error():
             await connection.serve()
+
+
+def _config(websocket: WebSocket, *, diarize: bool) -> SessionConfig:
+    """What a client asks for; ``diarize`` counts for those that say nothing of it.
+
+    Raises:
+        InvalidRequestError: It asks for what cannot be done.
+
+    """
+    query = websocket.query_params
+    if target := query.get("target_language", ""):
+        raise InvalidRequestError(f"no translator is connected for language {target!r}")
+    if switch := query.get("diarization", ""):
+        if switch.lower() not in _SWITCH:
+            raise InvalidRequestError(f"diarization {switch!r} is neither true nor false")
+        diarize = _SWITCH[switch.lower()]
+    language = query.get("language", "")
+    return SessionConfig(
+        session_id=uuid.uuid4().hex,
+        protocol=PROTOCOL,
+        caller=websocket.state.caller,
+        language_code="" if language == "auto" else language,
+        model=query.get("model", ""),
+        diarization=Diarization() if diarize else None,
+    )
 
 
 async def _reject(websocket: WebSocket, error: str) -> None:
@@ -111,6 +128,7 @@ class _Connection:
             session.transcript,
             diff=self._mode == "diff",
             name_language=not session.config.language_code,
+            diarized=session.config.diarization is not None,
         )
 
     async def serve(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from services.common.timeline import seconds
-from services.common.words import text_of
+from services.common.words import Word, text_of
 from services.gateway.lines import SILENCE, Line, Lines, clock
 from services.gateway.transcript import Transcript
 
@@ -21,18 +21,27 @@ _LAGS = (
 class View:
     """What one client has been sent of one transcript."""
 
-    def __init__(self, transcript: Transcript, *, diff: bool, name_language: bool) -> None:
+    def __init__(
+        self,
+        transcript: Transcript,
+        *,
+        diff: bool,
+        name_language: bool,
+        diarized: bool = False,
+    ) -> None:
         """Create the view of a client that has seen nothing.
 
         Args:
             transcript: What it is shown.
             diff: Whether only what changed is sent, after a first message with everything.
             name_language: Whether lines name the language that was detected.
+            diarized: Whether speakers are told apart.
 
         """
         self._transcript = transcript
         self._diff = diff
         self._name_language = name_language
+        self._diarized = diarized
         self._lines = Lines()
         self._num_words = 0
         self._num_sent = 0
@@ -43,7 +52,8 @@ class View:
         self._whole = True
         """Whether the next message has to say everything."""
         self._language = ""
-        self._sent_tail = ""
+        self._sent_tail = ("", "")
+        """What is certain and has no speaker yet, and what may still change."""
         self._sent_lags: Sequence[float] = (0.0,) * len(_LAGS)
 
     def update(self, *, lags_too: bool) -> Message | None:
@@ -78,7 +88,7 @@ class View:
         return {
             "status": "error",
             "lines": [],
-            **_buffers(""),
+            **_buffers("", ""),
             **dict.fromkeys(_LAGS, 0.0),
             "error": error,
         }
@@ -97,7 +107,7 @@ class View:
             self._language = language
             self._num_sent = 0
             words = words or transcript.words
-        tail = text_of(transcript.tail)
+        tail = (text_of(transcript.held), text_of(_unsure(transcript)))
         news = bool(words) or tail != self._sent_tail
         self._sent_tail = tail
         return news
@@ -105,15 +115,21 @@ class View:
     def _lags(self) -> Sequence[float]:
         transcript = self._transcript
         undecoded = max(0, transcript.received_sample - transcript.decoded_sample)
-        uncommitted = max(0, transcript.decoded_sample - transcript.committed_sample)
-        samples = (undecoded + uncommitted, undecoded, uncommitted, 0)
+        unsure, held = _unsure(transcript), transcript.held
+        uncommitted = unattributed = 0
+        if unsure:
+            uncommitted = max(0, transcript.decoded_sample - unsure[0].first_sample)
+        if held:
+            said = max(transcript.decoded_sample, held[-1].end_sample)
+            unattributed = said - held[0].first_sample
+        samples = (undecoded + uncommitted, undecoded, uncommitted, unattributed)
         return tuple(round(seconds(lag), 1) for lag in samples)
 
     def _state(self) -> Message:
         return {
             "status": self._status(),
             "lines": [self._line(line) for line in self._lines[:]],
-            **_buffers(self._sent_tail),
+            **_buffers(*self._sent_tail),
             **dict(zip(_LAGS, self._sent_lags, strict=True)),
         }
 
@@ -133,18 +149,18 @@ class View:
             "n_lines": len(self._lines),
             **({"lines_pruned": pruned} if pruned else {}),
             **({"new_lines": new} if new else {}),
-            **_buffers(self._sent_tail),
+            **_buffers(*self._sent_tail),
             **dict(zip(_LAGS, self._sent_lags, strict=True)),
         }
 
     def _status(self) -> str:
-        spoken = len(self._lines) or self._sent_tail
+        spoken = len(self._lines) or any(self._sent_tail)
         return "active_transcription" if spoken else "no_audio_detected"
 
     def _line(self, line: Line) -> Message:
         message: Message = {
             "speaker": line.speaker,
-            "text": line.text,
+            "text": None if self._diarized and line.speaker == SILENCE else line.text,
             "start": clock(line.first_sample),
             "end": clock(line.end_sample),
         }
@@ -153,9 +169,13 @@ class View:
         return message
 
 
-def _buffers(transcription: str) -> Message:
+def _unsure(transcript: Transcript) -> Sequence[Word]:
+    return transcript.tail[len(transcript.held) :]
+
+
+def _buffers(diarization: str, transcription: str) -> Message:
     return {
         "buffer_transcription": transcription,
-        "buffer_diarization": "",
+        "buffer_diarization": diarization,
         "buffer_translation": "",
     }
