@@ -588,3 +588,16 @@ async def test_a_diarizer_that_is_lost_is_waited_for_so_long(flip: Flip) -> None
     async with mesh as stages, stages.gateway.session(DIARIZED) as session:
         await session.run(paced(20))
     assert (session.transcript.words[-1].speaker == 2) == flip.effect
+
+
+@flips("GATEWAY", diarize={False: 0, True: 1})
+async def test_clients_of_asr_that_say_nothing_of_it_have_their_speakers_told_apart(
+    flip: Flip,
+) -> None:
+    diarizer = FakeDiarizer()
+    client = Client([bytes(RATE)])
+    mesh = running(FakeVad([]), FakeAsr(), diarizer, diarize=flip.value, idle_s=0.2)
+    async with mesh as stages, client.connected(stages.gateway):
+        async with asyncio.timeout(SOON_S):
+            await until(lambda: client.has_been_told_all)
+    assert len(diarizer.opens) == flip.effect
