@@ -61,7 +61,7 @@ check: install  ## Lint, types, contracts
 	$(BIN)/python -m pip check
 	if git rev-parse -q --verify origin/main >/dev/null; then $(BIN)/buf breaking --against '.git#ref=origin/main'; fi
 test: torch sdks  ## Fetch the small models and run every test
-	$(BIN)/voxmesh pull silero-vad tiny.en base speech
+	$(BIN)/voxmesh pull silero-vad tiny.en base diarizer-online speech
 	$(BIN)/pytest -q
 chaos: install  ## Hit several replicas of everything for MINUTES=10, under a checker
 	$(BIN)/voxmesh pull silero-vad speech

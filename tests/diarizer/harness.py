@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -104,7 +105,7 @@ class LevelDiarizer:
         edges = np.array([first, *inner, end], np.int64)
         heard = [
             level_of(step.audio[low - step.first_sample : high - step.first_sample])
-            for low, high in zip(edges, edges[1:], strict=False)
+            for low, high in pairwise(edges.tolist())
         ]
         settled = max(first, (end - step.look_ahead) // FRAME * FRAME) if step.look_ahead else end
         levels = list(memory.levels)
@@ -114,9 +115,7 @@ class LevelDiarizer:
         activity = np.array([[level == known for known in levels] for level in heard], np.float32)
         known = {level for edge, level in zip(edges, heard, strict=False) if edge < settled}
         kept = tuple(level for level in levels if level in {*memory.levels, *known})
-        return Finding(
-            LevelMemory(kept, settled), activity.reshape(len(heard), len(levels)), edges
-        )
+        return Finding(LevelMemory(kept, settled), activity.reshape(len(heard), len(levels)), edges)
 
 
 def level_of(heard: FloatArray) -> int:

@@ -107,7 +107,8 @@ def whole(online: OnlineDiarizer) -> tuple[Diarizer, State]:
     """A state of the real engine, two voices known."""
     numbers = np.random.default_rng(0)
     size = online._embedder.size
-    voices = tuple(Voice(numbers.normal(size=size).astype(np.float32), 3.0) for _ in range(2))
+    heard = numbers.normal(size=(2, size)).astype(np.float32)
+    voices = tuple(Voice(total, 3.0) for total in heard)
     memory = OnlineMemory(voices, 30_000, 100, numbers.random((100, 2)) < 0.5)
     return online, State(8640, 34_560, memory)
 

@@ -12,7 +12,7 @@ from services.common.audio import FloatArray
 from services.common.errors import InvalidRequestError
 from services.common.timeline import SAMPLE_RATE_HZ, samples
 from services.diarizer.diarizer import Diarizer, Step, Wishes
-from services.diarizer.stream import Event, Snapshot, Turns
+from services.diarizer.stream import Event, Turns
 from tests.diarizer.harness import (
     LOOK_AHEAD,
     Part,
@@ -56,7 +56,7 @@ def other(call: FloatArray) -> FloatArray:
 
 @pytest.fixture(scope="module")
 def parts(call: FloatArray, reader: FloatArray) -> list[Part]:
-    """A telephone call in messages of odd lengths, with a short gap and a long one, and a reader."""
+    """A telephone call in messages of odd lengths, with a short gap, a long one, and a reader."""
     return [
         *np.split(call[: samples(12)], [1, 9000, 9001, 70_000]),
         samples(0.7),
@@ -113,8 +113,7 @@ def test_a_batch_says_of_each_stream_what_it_would_say_alone(
         assert len(together.edges) == len(together.activity) + 1
         np.testing.assert_allclose(together.activity, alone.activity, atol=1e-4)
         assert together.memory.settled_sample == alone.memory.settled_sample
-        numbers = [np.frombuffer(one.memory.dump()[-4000:], np.uint8) for one in (together, alone)]
-        assert numbers[0].shape == numbers[1].shape
+        assert len(together.memory.dump()) == len(alone.memory.dump())
 
 
 def test_stretches_follow_one_another_and_nothing_settled_is_said_again(
@@ -199,14 +198,11 @@ async def test_a_successor_says_what_its_predecessor_would_have_said(
             assert settled(resumed) == settled(later)
             # Its first stretch takes nothing back that was settled before.
             assert said(resumed)[0].settled_sample == said(later)[0].settled_sample
-            assert said(resumed)[0].first_sample >= said(events_before(events, place))[-1].settled_sample
+            before = said(events[: events.index(place)])
+            assert said(resumed)[0].first_sample >= before[-1].settled_sample
             assert [one.through_sample for one in snapshots(resumed)] == [
                 one.through_sample for one in snapshots(later)
             ]
-
-
-def events_before(events: list[Event], place: Snapshot) -> list[Event]:
-    return events[: events.index(place)]
 
 
 async def test_a_flush_leaves_nothing_undecided_and_moves_nothing(
@@ -235,24 +231,19 @@ async def test_two_people_with_a_pause_between_are_two_and_lie_where_they_spoke(
     engine: Diarizer, one: FloatArray, other: FloatArray
 ) -> None:
     """P13: neither is moved by the pause that was left out."""
-    first, second = quiet_before(one), quiet_before(other)
-    found = settled(await follow(engine, first, PAUSE, second), nearer_than=BREATH)
-    begin = len(first) + PAUSE
-    assert [speaker for speaker, *_ in found] == [1, 2]
-    expected = [BREATH, len(first), begin + BREATH, begin + len(second)]
-    borders = [border for _, *span in found for border in span]
-    np.testing.assert_allclose(borders, expected, atol=NEAR)
-
-
-async def test_without_a_word_before_it_speech_behind_a_pause_begins_at_once(
-    engine: Diarizer, one: FloatArray, other: FloatArray
-) -> None:
-    """Whoever it is: the first moment is decided before a new voice can be known."""
     found = settled(await follow(engine, one, PAUSE, other))
     begin = len(one) + PAUSE
-    assert min(first for _, first, _ in found if first >= len(one)) == begin
-    assert max(end for *_, end in found) == begin + len(other)
-    assert who(found, begin, begin + len(other)) == 2
+    before = [span for span in found if span[1] < len(one)]
+    after = [span for span in found if span[1] >= len(one)]
+    assert {speaker for speaker, *_ in before} == {1}
+    borders = [
+        *(before[0][1], max(end for *_, end in before)),
+        *(after[0][1], max(end for *_, end in after)),
+    ]
+    expected = [0, len(one), begin, begin + len(other)]
+    np.testing.assert_allclose(borders, expected, atol=NEAR)
+    # The first moment is decided before a voice that is new can be known.
+    assert {speaker for speaker, _, end in after if end > begin + NEAR} == {2}
 
 
 @pytest.mark.parametrize(
@@ -291,10 +282,10 @@ async def test_those_who_are_enrolled_keep_their_numbers(
 
 
 async def test_a_stream_without_speech_has_no_turns(engine: Diarizer) -> None:
-    hum = np.random.default_rng(0).normal(0, 1e-4, samples(4)).astype(np.float32)
-    events = await follow(engine, hum, 7, hum[:1], PAUSE, hum[:500], None, hum[:3])
+    silence = np.zeros(samples(4), np.float32)
+    events = await follow(engine, silence, 7, silence[:1], PAUSE, silence[:500], None, silence[:3])
     assert settled(events) == []
-    assert said(events)[-1].settled_sample == len(hum) + 7 + 1 + PAUSE + 500 + 3
+    assert said(events)[-1].settled_sample == len(silence) + 7 + 1 + PAUSE + 500 + 3
     assert await follow(engine) == []
     assert said(await follow(engine, 5, PAUSE)) == []
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from services.common.audio import FloatArray
 from services.diarizer.engines.features import HOP_SAMPLES, mel_features, num_features, piece_of
@@ -20,16 +21,19 @@ def reference(audio: FloatArray, num_mels: int) -> FloatArray:
     spans *= (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(SPAN) / (SPAN - 1))) ** 0.85
     power = np.abs(np.fft.rfft(spans, 512))[:, :256] ** 2
 
-    def mel(hz: FloatArray | float) -> FloatArray:
-        return np.asarray(1127 * np.log(1 + np.asarray(hz) / 700))
+    def mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
+        return 1127 * np.log(1 + hz / 700)
 
-    borders = np.linspace(mel(20.0), mel(8000.0), num_mels + 2)
+    lowest, highest = mel(np.array([20.0, 8000.0])).tolist()
+    borders = np.linspace(lowest, highest, num_mels + 2)
     bins = mel(np.arange(256) * 16_000 / 512)
     rising = (bins - borders[:-2, None]) / (borders[1:-1] - borders[:-2])[:, None]
     falling = (borders[2:, None] - bins) / (borders[2:] - borders[1:-1])[:, None]
     bank = np.maximum(0, np.minimum(rising, falling))
-    found = np.log(np.maximum(power @ bank.T, np.finfo(np.float32).eps))
-    return (found - found.mean(axis=0)).astype(np.float32)
+    powers: NDArray[np.float64] = power @ bank.T
+    found = np.log(np.maximum(powers, np.finfo(np.float32).eps))
+    centred: FloatArray = (found - found.mean(axis=0)).astype(np.float32)
+    return centred
 
 
 @pytest.mark.parametrize("num_samples", [400, 559, 560, 16_000, 17_279])

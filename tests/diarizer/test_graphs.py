@@ -1,5 +1,8 @@
 """The networks as graphs, on small random weights, against the same networks in torch."""
 
+# mypy: allow-subclassing-any
+# Types of torch are not looked at, so that there are none where it is not installed.
+
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -137,9 +140,7 @@ class Mask(nn.Module):
 
     def __init__(self, size: int, out: int, dilation: int) -> None:
         super().__init__()
-        self.linear_local = nn.Conv1d(
-            size, out, 3, padding=dilation, dilation=dilation, bias=False
-        )
+        self.linear_local = nn.Conv1d(size, out, 3, padding=dilation, dilation=dilation, bias=False)
         self.linear1 = nn.Conv1d(size, size // 2, 1)
         self.linear2 = nn.Conv1d(size // 2, out, 1)
 
@@ -255,7 +256,7 @@ def test_the_segmentation_graph_is_the_network(num_samples: int) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("num_features", [1, 2, 37, 100, 199, 200])
+@pytest.mark.parametrize("num_features", [1, 37, 200])
 def test_the_trunk_of_camplus_is_the_networks(num_features: int) -> None:
     network = random_network(CamPlus)
     features = noise(2, num_features, 80)
@@ -319,9 +320,7 @@ def test_other_weights_make_no_graph(name: str) -> None:
 
 
 @pytest.mark.parametrize("make", [PyanNet, CamPlus])
-def test_the_file_of_another_model_is_refused(
-    make: Callable[[], Any], tmp_path: Path
-) -> None:
+def test_the_file_of_another_model_is_refused(make: Callable[[], Any], tmp_path: Path) -> None:
     path = tmp_path / "weights.bin"
     torch.save(random_network(make).state_dict(), path)
     with pytest.raises(ModelError, match="the weights are not"):

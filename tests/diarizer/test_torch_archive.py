@@ -189,9 +189,7 @@ def test_a_file_that_was_cut_off_anywhere_is_no_model(tmp_path: Path) -> None:
             load_weights(path)
 
 
-@hypothesis_settings(
-    max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_is_no_model(data: st.DataObject, tmp_path: Path) -> None:
     damaged = bytearray(SMALL)

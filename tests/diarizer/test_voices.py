@@ -61,9 +61,7 @@ KNOWN = [voice(0), voice(90)]
         ([person(-80, 2, (1, 0))], [0]),
     ],
 )
-def test_people_are_those_they_are_like(
-    people: list[Somebody], expected: list[int | None]
-) -> None:
+def test_people_are_those_they_are_like(people: list[Somebody], expected: list[int | None]) -> None:
     assert identify(people, KNOWN, RULES, room=18, missed=False) == expected
 
 
@@ -131,8 +129,8 @@ def test_a_voice_is_the_mean_of_what_was_heard_of_it(pieces: list[tuple[float, f
 
 
 def test_what_has_a_length_gets_length_one() -> None:
-    for vector in (sound(30) * 7, sound(200) / 9):
+    for vector in (sound(30) * np.float32(7), sound(200) / np.float32(9)):
         assert np.linalg.norm(unit(vector)) == pytest.approx(1, abs=1e-6)
     assert not unit(np.zeros(2, np.float32)).any()
-    lengths = [float(unit(np.full(3, level, np.float32))[0]) for level in (0.1, 10.0)]
+    lengths = [float(unit(np.full(3, level).astype(np.float32))[0]) for level in (0.1, 10.0)]
     assert all(before == pytest.approx(after) for before, after in pairwise(lengths))

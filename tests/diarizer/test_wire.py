@@ -98,7 +98,5 @@ def test_everything_that_was_found_is_said() -> None:
         settled_sample=8,
     )
     assert wire.snapshot_to_proto(Snapshot(3, 9, b"state"), "a/1").checkpoint == (
-        stage_pb2.Checkpoint(
-            format="a/1", replay_from_sample=3, through_sample=9, state=b"state"
-        )
+        stage_pb2.Checkpoint(format="a/1", replay_from_sample=3, through_sample=9, state=b"state")
     )
