@@ -17,11 +17,12 @@ import services
 from services.common.settings import ServiceSettings, table
 
 ROOT = Path(__file__).parents[1]
-MESH = ("vad", "asr", "gateway")
+MESH = ("vad", "asr", "diarizer", "gateway")
 
 MAY_WAIT = {
     "vad": {"__main__", "servicer", "batcher"},
     "asr": {"__main__", "servicer", "scheduler"},
+    "diarizer": {"__main__", "servicer", "batcher"},
     "gateway": {
         *("__main__", "servicer", "app", "http_server", "protocols"),
         *("gateway", "session", "stage", "recovery", "upstream", "pools", "tasks"),
@@ -140,7 +141,7 @@ def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-PINNED = ("vad", "asr", "gateway", "cli", "dev")
+PINNED = ("vad", "asr", "diarizer", "gateway", "cli", "dev")
 
 
 def pinned(name: str) -> list[tuple[str, str, list[str]]]:

@@ -182,6 +182,10 @@ class Stream:
 
     async def _advance(self, look_ahead: int) -> Turns:
         """Make a step with what there is."""
+        if self._resumed is not None:
+            # What the predecessor decided is not said again, and least of all taken back.
+            self._settled_sample = self._clock.start_of(self._memory.settled_sample)
+            self._resumed = None
         end = self._clock.heard_sample
         step = Step(self._memory, self._audio, end, look_ahead, self._wishes)
         finding = await self._batcher.advance(step, self._seat)

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from services.asr.config import Settings as AsrSettings
 from services.cli.__main__ import app
 from services.common.settings import ServiceSettings
+from services.diarizer.config import Settings as DiarizerSettings
 from services.gateway.config import Settings as GatewaySettings
 from services.vad.config import Settings as VadSettings
 from tests.settings.flips import FLIPPED, flips
@@ -17,6 +18,7 @@ from tests.settings.flips import FLIPPED, flips
 SETTINGS: dict[str, type[ServiceSettings]] = {
     "VAD": VadSettings,
     "ASR": AsrSettings,
+    "DIARIZER": DiarizerSettings,
     "GATEWAY": GatewaySettings,
 }
 

@@ -8,11 +8,14 @@ import pytest
 from services.asr import __main__ as asr
 from services.asr.config import Settings as AsrSettings
 from services.common.tls import TlsFileError
+from services.diarizer import __main__ as diarizer
+from services.diarizer.config import Settings as DiarizerSettings
 from services.gateway import __main__ as gateway
 from services.gateway.config import Settings as GatewaySettings
 from services.vad import __main__ as vad
 from services.vad.config import Settings as VadSettings
 from tests.certificates import Authority, refused
+from tests.diarizer.harness import LevelDiarizer
 from tests.gateway.fakes import FakeAsr, FakeVad, running
 from tests.settings.flips import Flip, flips, load
 from tests.settings.serving import serving
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 MISFIT = "is not the key of"
 VAD = "voxmesh.vad.v1.VadService"
 ASR = "voxmesh.asr.v1.AsrService"
+DIARIZER = "voxmesh.diarizer.v1.DiarizerService"
 GATEWAY = "voxmesh.gateway.v1.GatewayService"
 MTLS: dict[str, Any] = {
     "mtls_ca_file": {"ours.pem": "ours", "foreign.pem": "foreign"},
@@ -52,7 +56,7 @@ def chosen(kind: str, flip: Flip) -> dict[str, Any]:
     return usual | {flip.name: flip.value}
 
 
-@flips("VAD", "ASR", **MTLS)
+@flips("VAD", "ASR", "DIARIZER", **MTLS)
 async def test_a_stage_lets_those_in_whose_certificate_its_ca_has_signed(
     flip: Flip,
     authorities: dict[str, Authority],
@@ -66,6 +70,10 @@ async def test_a_stage_lets_those_in_whose_certificate_its_ca_has_signed(
         weights = str(models("silero-vad") / "silero_vad.onnx")
         main = vad.main(load(VadSettings, monkeypatch, address=address, model=weights, **files))
         service = VAD
+    elif flip.owner == "DIARIZER":
+        monkeypatch.setattr(diarizer, "load_engine", lambda _chosen: LevelDiarizer())
+        main = diarizer.main(load(DiarizerSettings, monkeypatch, address=address, **files))
+        service = DIARIZER
     else:
         settings = load(AsrSettings, monkeypatch, address=address, model="tiny.en", **files)
         main = asr.replica(Metronome(), settings)

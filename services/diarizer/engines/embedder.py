@@ -40,11 +40,11 @@ class Embedder:
 
         """
         weights = load_weights(path)
-        self.width = weights["xvector.out_nonlinear.batchnorm.running_mean"].shape[0]
+        trunk, head = trunk_graph(weights), head_graph(weights)
         self.size = weights["xvector.dense.linear.weight"].shape[0]
         try:
-            self._trunk = open_session(trunk_graph(weights), threads=threads)
-            self._head = open_session(head_graph(weights), threads=threads)
+            self._trunk = open_session(trunk, threads=threads)
+            self._head = open_session(head, threads=threads)
         except ERRORS as error:
             raise DeviceError(f"ONNX Runtime does not take {path}: {error}") from error
 

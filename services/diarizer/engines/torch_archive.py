@@ -8,7 +8,9 @@ Source: PyTorch, ``docs/source/notes/serialization.rst`` and ``torch/serializati
 """
 
 import pickle
+import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +30,14 @@ _DTYPES = {
     "IntStorage": "<i4",
 }
 
+_DAMAGE = (
+    # Of the archive: also what makes it look encrypted, or compressed in a way of its own.
+    *(RuntimeError, zlib.error, struct.error),
+    *(pickle.UnpicklingError, EOFError, TypeError, AttributeError, IndexError),
+    # Of sizes that nothing has.
+    *(MemoryError, OverflowError),
+)
+
 
 def load_weights(path: Path) -> dict[str, FloatArray]:
     """The tensors of a state dict, or of a checkpoint that has one as ``state_dict``.
@@ -43,9 +53,10 @@ def load_weights(path: Path) -> dict[str, FloatArray]:
                 stored = _Reader(stream, archive, listing.removesuffix("data.pkl")).load()
     except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise ModelError(f"{path} holds no weights: {error}") from error
-    except (pickle.UnpicklingError, EOFError, TypeError, AttributeError, IndexError) as error:
+    except _DAMAGE as error:
         raise ModelError(f"{path} is damaged: {error}") from error
-    state = stored.get("state_dict", stored) if isinstance(stored, Mapping) else {}
+    found = stored.get("state_dict", stored) if isinstance(stored, Mapping) else stored
+    state = found if isinstance(found, Mapping) else {}
     tensors = {
         name: tensor.astype(np.float32)
         for name, tensor in state.items()
@@ -95,7 +106,9 @@ def _tensor(
 ) -> NDArray[np.generic]:
     """As ``torch._utils._rebuild_tensor_v2``; strides count numbers."""
     reach = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if min((offset, *strides), default=0) < 0 or offset + reach >= len(storage):
+    if 0 in shape:
+        return np.zeros(shape, storage.dtype)
+    if min((offset, *shape, *strides)) < 0 or offset + reach >= len(storage):
         raise ValueError("a tensor reaches beyond its storage")
     steps = [stride * storage.itemsize for stride in strides]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps).copy()
