@@ -204,7 +204,7 @@ class DiarizeResponse(_message.Message):
 
     @_builtins.property
     def checkpoint(self) -> _stage_pb2.Checkpoint:
-        """A place to resume from. Every 9 s of audio, at most, and at pauses."""
+        """A place to resume from. Every 10 s of audio, at most, and at pauses."""
 
     @_builtins.property
     def flushed(self) -> _stage_pb2.Flushed:
