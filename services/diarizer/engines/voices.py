@@ -6,12 +6,10 @@ known, and whoever is like nobody is somebody new. Besides the sound of a voice 
 the window's past was ascribed to.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from services.common.audio import FloatArray
@@ -77,35 +75,25 @@ def identify(
     """
     if not people:
         return []
-    num_new = min(room, len(people))
-    options = len(voices) + num_new
-    # Behind the voices there is nobody, for each of them: who is hardly heard and like nobody must
-    # not drive anybody else out of their voice.
-    likeness = np.zeros((len(people), options + len(people)))
-    likeness[:, len(voices) : options] = _IMPOSSIBLE
-    same = rules.same_missed if missed else rules.same
+    likeness = np.full((len(people), len(voices) + len(people)), _IMPOSSIBLE)
     for row, person in enumerate(people):
         if voices:
             likeness[row, : len(voices)] = rules.past * person.past + _likeness(person, voices)
-        if person.seconds >= rules.new_s or not voices:
-            likeness[row, len(voices) : options] = same
-    found: list[int | None] = [None] * len(people)
-    for row, column in _best(likeness):
-        if column < options:
-            found[row] = column
-    # Who is left is whoever is left: a voice that is hardly heard is not to be trusted.
-    left = [row for row, voice in enumerate(found) if voice is None]
-    free = [voice for voice in range(len(voices)) if voice not in found]
-    for row, column in _best(likeness[np.ix_(left, free)]):
-        found[left[row]] = free[column]
-    numbers = itertools.count(len(voices))
-    return [next(numbers) if voice in range(len(voices), options) else voice for voice in found]
-
-
-def _best(likeness: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """The pairs of rows and columns that are most alike in sum."""
+        if room and (person.seconds >= rules.new_s or not voices):
+            same = rules.same_missed if missed else rules.same
+            likeness[row, len(voices) + row] = same
     rows, columns = linear_sum_assignment(likeness, maximize=True)
-    return list(zip(rows.tolist(), columns.tolist(), strict=True))
+    found: list[int | None] = [None] * len(people)
+    num_new = 0
+    for row, column in zip(rows, columns, strict=True):
+        if likeness[row, column] <= _IMPOSSIBLE / 2:
+            continue
+        if column < len(voices):
+            found[row] = int(column)
+        elif num_new < room:
+            found[row] = len(voices) + num_new
+            num_new += 1
+    return found
 
 
 def unit(vector: FloatArray) -> FloatArray:
