@@ -28,7 +28,7 @@ class Settings(ServiceSettings):
     """Most speakers in a stream that does not say how many there can be."""
     active_threshold: float = Field(default=0.4, ge=0.05, le=0.95)
     """Probability from which somebody counts as speaking."""
-    same_threshold: float = Field(default=0.35, ge=0.0, le=1.0)
+    same_threshold: float = Field(default=0.4, ge=0.0, le=1.0)
     """Likeness to a known voice, a cosine, below which somebody is somebody new."""
     new_speaker_ms: int = Field(default=1200, ge=200, le=10_000)
     """What somebody new must have said alone to be a speaker of their own, in milliseconds."""

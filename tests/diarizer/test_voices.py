@@ -23,9 +23,15 @@ def voice(angle: float, seconds: float = 3) -> Voice:
     return Voice(sound(angle) * np.float32(seconds), seconds)
 
 
-def person(angle: float | None, seconds: float = 2, past: tuple[float, ...] = (0, 0)) -> Somebody:
+def person(
+    angle: float | None,
+    seconds: float = 2,
+    past: tuple[float, ...] = (0, 0),
+    *,
+    apart: bool = False,
+) -> Somebody:
     heard = None if angle is None else sound(angle)
-    return Somebody(heard, seconds, np.array(past, np.float32))
+    return Somebody(heard, seconds, np.array(past, np.float32), (apart,) * 4)
 
 
 KNOWN = [voice(0), voice(90)]
@@ -48,8 +54,6 @@ KNOWN = [voice(0), voice(90)]
         ([person(180), person(200), person(5)], [2, 3, 0]),
         # Like nobody, and hardly heard: whoever is nearest.
         ([person(170, 1.1)], [1]),
-        # Hardly heard, and everybody else is taken.
-        ([person(5), person(85), person(180, 0.5)], [0, 1, None]),
         # Never heard alone: whoever the past says, else whoever is left.
         ([person(None, 0, (0, 1))], [1]),
         ([person(None, 0, (0, 1)), person(80)], [0, 1]),
@@ -67,11 +71,28 @@ def test_people_are_those_they_are_like(people: list[Somebody], expected: list[i
 
 @pytest.mark.parametrize(
     ("room", "expected"),
-    [(0, [0, 1, None]), (1, [0, 1, 2]), (2, [0, 2, 3])],
+    [(0, [0, 1, None]), (1, [0, 2, None]), (2, [0, 2, 3])],
 )
 def test_nobody_is_new_without_room(room: int, expected: list[int | None]) -> None:
     people = [person(0), person(180), person(220)]
     assert identify(people, KNOWN, RULES, room=room, missed=False) == expected
+
+
+@pytest.mark.parametrize(
+    ("apart", "angles", "expected"),
+    [
+        # One person told apart into two, who never speak at once, is one all the same ...
+        (True, (0, 85, 10), [0, 1, 0]),
+        # ... but not two who speak at once, nor somebody who is like nobody.
+        (False, (0, 85, 10), [0, 1, 2]),
+        (True, (0, 85, 200), [0, 1, 2]),
+    ],
+)
+def test_people_who_never_speak_at_once_may_be_one(
+    apart: bool, angles: tuple[float, ...], expected: list[int]
+) -> None:
+    people = [person(angle, apart=apart) for angle in angles]
+    assert identify(people, KNOWN, RULES, room=18, missed=False) == expected
 
 
 @pytest.mark.parametrize(("angle", "missed", "expected"), [

@@ -144,7 +144,7 @@ class OnlineDiarizer:
         for person, somebody, voice in zip(order, people, found, strict=True):
             if voice is None:
                 continue
-            speaking[:, voice] = activity[first:, person]
+            speaking[:, voice] = np.maximum(speaking[:, voice], activity[first:, person])
             if speaking[: last - first, voice].any():
                 newly = (scene.centers >= first) & (scene.centers < last) & scene.alone(person)
                 before = voices.get(voice, self._unheard)
@@ -189,6 +189,7 @@ class OnlineDiarizer:
                 embeddings.get(row),
                 float(counts[row]) * _VOICE_FRAME_S if active[first:, person].any() else 0.0,
                 _share(active[:first, person], past),
+                tuple(not (active[:, person] & active[:, other]).any() for other in order),
             )
             for row, person in enumerate(order)
         ]

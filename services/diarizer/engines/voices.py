@@ -6,7 +6,6 @@ known, and whoever is like nobody is somebody new. Besides the sound of a voice 
 the window's past was ascribed to.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,15 +41,17 @@ class Somebody:
     """Of speech that the embedding is made of."""
     past: FloatArray
     """(num_voices,) Share of the person's decided speech that was ascribed to each voice."""
+    apart: tuple[bool, ...]
+    """For each person of the window, whether they never speak while this one does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """When somebody is who."""
 
-    same: float = 0.35
+    same: float = 0.4
     """Likeness, as the cosine of embeddings, below which somebody is somebody new."""
-    same_missed: float = 0.45
+    same_missed: float = 0.5
     """The same while fewer voices are known than there are speakers."""
     past: float = 0.2
     """Likeness that the past is worth, if all of it was one voice's."""
@@ -61,7 +62,7 @@ class Rules:
 def identify(
     people: Sequence[Somebody], voices: Sequence[Voice], rules: Rules, *, room: int, missed: bool
 ) -> list[int | None]:
-    """Whose voices people have: no two have the same.
+    """Whose voices people have: no two who speak at once have the same.
 
     Args:
         people: Of one window.
@@ -77,35 +78,43 @@ def identify(
     """
     if not people:
         return []
-    num_new = min(room, len(people))
-    options = len(voices) + num_new
-    # Behind the voices there is nobody, for each of them: who is hardly heard and like nobody must
-    # not drive anybody else out of their voice.
-    likeness = np.zeros((len(people), options + len(people)))
-    likeness[:, len(voices) : options] = _IMPOSSIBLE
     same = rules.same_missed if missed else rules.same
+    likeness = np.full((len(people), len(voices) + len(people)), _IMPOSSIBLE)
     for row, person in enumerate(people):
         if voices:
             likeness[row, : len(voices)] = rules.past * person.past + _likeness(person, voices)
-        if person.seconds >= rules.new_s or not voices:
-            likeness[row, len(voices) : options] = same
-    found: list[int | None] = [None] * len(people)
-    for row, column in _best(likeness):
-        if column < options:
-            found[row] = column
-    # Who is left is whoever is left: a voice that is hardly heard is not to be trusted.
-    left = [row for row, voice in enumerate(found) if voice is None]
-    free = [voice for voice in range(len(voices)) if voice not in found]
-    for row, column in _best(likeness[np.ix_(left, free)]):
-        found[left[row]] = free[column]
-    numbers = itertools.count(len(voices))
-    return [next(numbers) if voice in range(len(voices), options) else voice for voice in found]
-
-
-def _best(likeness: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """The pairs of rows and columns that are most alike in sum."""
+        if room and (person.seconds >= rules.new_s or not voices):
+            likeness[row, len(voices) + row] = same
     rows, columns = linear_sum_assignment(likeness, maximize=True)
-    return list(zip(rows.tolist(), columns.tolist(), strict=True))
+    found: list[int | None] = [None] * len(people)
+    for row, column in zip(rows, columns, strict=True):
+        if column < len(voices) and likeness[row, column] > _IMPOSSIBLE / 2:
+            found[row] = int(column)
+    num_new = 0
+    for row, column in zip(rows, columns, strict=True):
+        if found[row] is not None:
+            continue
+        found[row] = _shared(row, people, found, likeness[row, : len(voices)], same)
+        wanted = likeness[row, column] > _IMPOSSIBLE / 2
+        if found[row] is None and wanted and num_new < room:
+            found[row] = len(voices) + num_new
+            num_new += 1
+    return found
+
+
+def _shared(
+    row: int,
+    people: Sequence[Somebody],
+    found: Sequence[int | None],
+    likeness: NDArray[np.float64],
+    same: float,
+) -> int | None:
+    """The voice of somebody who was told apart into two people, who never speak at once."""
+    if not len(likeness) or likeness.max() < same:
+        return None
+    voice = int(likeness.argmax())
+    holders = [other for other, whose in enumerate(found) if whose == voice]
+    return voice if all(people[row].apart[other] for other in holders) else None
 
 
 def unit(vector: FloatArray) -> FloatArray:
