@@ -327,14 +327,19 @@ def _annotation(turns: Sequence[SpokenBy]) -> Annotation:
 
 
 def _draw(pictured: Sequence[tuple[Case, Told]], path: Path) -> None:
-    """Truth above, what was decided below, for each conversation."""
+    """Truth above, what was decided below, for each conversation; who is who has one colour."""
     figure = Figure(figsize=(13, 1.9 * len(pictured)), layout="constrained")
     figure.suptitle(f"who spoke when, in s: above the truth, below what was told; {hardware()}")
     rows = figure.subplots(len(pictured), 1, squeeze=False)[:, 0]
     for axes, (case, told) in zip(rows, pictured, strict=True):
-        both = (case.conversation.turns, 1.0), (told.turns, 0.0)
-        for turns, top in both:
-            people = list(dict.fromkeys(turn.speaker for turn in turns))
+        truth = case.conversation.turns
+        whose = DiarizationErrorRate().optimal_mapping(_annotation(truth), _annotation(told.turns))
+        heard = [
+            replace(turn, speaker=whose.get(turn.speaker, f"nobody's {turn.speaker}"))
+            for turn in told.turns
+        ]
+        people = list(dict.fromkeys(turn.speaker for turn in (*truth, *heard)))
+        for turns, top in ((truth, 1.0), (heard, 0.0)):
             for turn in turns:
                 place = people.index(turn.speaker)
                 axes.broken_barh(
@@ -343,6 +348,7 @@ def _draw(pictured: Sequence[tuple[Case, Told]], path: Path) -> None:
                     facecolors=f"C{place}",
                 )
         axes.set_title(case.conversation.id, fontsize=9)
+        axes.set_xlim(*case.scored_s)
         axes.set_yticks([0.4, 1.4], ["told", "truth"])
     figure.savefig(path, dpi=100)
 
