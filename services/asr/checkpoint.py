@@ -42,8 +42,14 @@ class State:
 
 def encode(state: State) -> bytes:
     """State -> its CRC-32, little-endian, and JSON: a few kB."""
-    text = json.dumps({"version": VERSION, **asdict(state)}, separators=(",", ":")).encode()
+    fields = asdict(state, dict_factory=_without_speakers)
+    text = json.dumps({"version": VERSION, **fields}, separators=(",", ":")).encode()
     return _CRC.pack(zlib.crc32(text)) + text
+
+
+def _without_speakers(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Who said a word is for others to know."""
+    return {name: value for name, value in fields if name not in {"speaker", "overlapped"}}
 
 
 def decode(data: bytes) -> State:

@@ -13,6 +13,7 @@ from services.asr.engines import ctranslate2_whisper as engine
 from services.asr.engines.ctranslate2_whisper import CTranslate2Whisper
 from services.asr.engines.whisper_window import max_tokens
 from services.asr.guards import Verdict, judge
+from services.asr.policies.normal_form import normal_form
 from services.asr.recognizer import Hypothesis, Task, Window
 from services.common.audio import FloatArray
 from services.common.errors import DeviceError
@@ -40,7 +41,9 @@ def said(model: CTranslate2Whisper, window: Window) -> str:
 
 def test_it_writes_down_what_is_read(tiny: CTranslate2Whisper, beckett: FloatArray) -> None:
     [heard] = tiny.recognize([part(beckett, 0, 9)])
-    assert text_of(heard.words) == f" {READ}"
+    # Whether two sentences are one is a near tie, which CPUs decide by how they round.
+    words = text_of(heard.words).split()
+    assert [normal_form(word) for word in words] == [normal_form(word) for word in READ.split()]
     assert (heard.language_code, heard.language_probability) == ("en", 1.0)
     assert heard.no_speech_probability < 0.3
     assert -0.5 < heard.avg_log_probability < 0

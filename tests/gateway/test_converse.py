@@ -324,7 +324,6 @@ async def test_what_cannot_be_known_of_speakers_is_refused(
 ) -> None:
     opening = pb.Open(encoding=pb.ENCODING_LINEAR16, diarization=wanted)
     async with gateway_stub(0.5, diarizer=FakeDiarizer()) as (_, stub):
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await converse(stub, opening, [])
-    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert complaint in (refused.value.details() or "")
+        refused = await refusal(stub, pb.ConverseRequest(open=opening))
+    assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert complaint in (refused.details() or "")
