@@ -32,7 +32,9 @@ async def test_openais_sdk_for_python_reads_every_form_of_answer(
 ) -> None:
     arguments = ("openai_rest.py", f"{keyed_mesh.http_url}/v1", KEY, wav, "transcribe")
     versions = ("openai-3", "openai-2", "openai-1")
-    for observed in await asyncio.gather(*(run_client(name, *arguments) for name in versions)):
+    for name in versions:
+        # Each asks for so much at once that all together would be refused some of it.
+        observed = await run_client(name, *arguments)
         check_texts(observed)
         check_verbose(observed)
         check_streams(observed)
