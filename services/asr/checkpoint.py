@@ -3,7 +3,7 @@
 import json
 import struct
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from services.common.errors import CheckpointError
@@ -42,14 +42,18 @@ class State:
 
 def encode(state: State) -> bytes:
     """State -> its CRC-32, little-endian, and JSON: a few kB."""
-    fields = asdict(state, dict_factory=_without_speakers)
-    text = json.dumps({"version": VERSION, **fields}, separators=(",", ":")).encode()
+    fields = {
+        "version": VERSION,
+        "window_first_sample": state.window_first_sample,
+        "through_sample": state.through_sample,
+        "settled_sample": state.settled_sample,
+        "committed": list(map(_fields, state.committed)),
+        "hypotheses": [list(map(_fields, words)) for words in state.hypotheses],
+        "context": state.context,
+        "language_code": state.language_code,
+    }
+    text = json.dumps(fields, separators=(",", ":")).encode()
     return _CRC.pack(zlib.crc32(text)) + text
-
-
-def _without_speakers(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Who said a word is for others to know."""
-    return {name: value for name, value in fields if name not in {"speaker", "overlapped"}}
 
 
 def decode(data: bytes) -> State:
@@ -87,6 +91,16 @@ def decode(data: bytes) -> State:
     if not 0 <= state.through_sample - state.window_first_sample <= _MAX_WINDOW_SAMPLES:
         raise CheckpointError("the checkpoint holds no state: nobody hears so far ahead")
     return state
+
+
+def _fields(word: Word) -> dict[str, Any]:
+    return {
+        "text": word.text,
+        "first_sample": word.first_sample,
+        "end_sample": word.end_sample,
+        "probability": word.probability,
+        "token_ids": word.token_ids,
+    }
 
 
 def _word(fields: dict[str, Any]) -> Word:

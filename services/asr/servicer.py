@@ -21,7 +21,13 @@ from services.common.errors import (
 )
 from services.common.rpc import Context, Metadata, Send, bidi
 from services.common.timeline import samples, seconds
-from services.common.wire import first_sample_of, gap_samples_of, samples_of, state_of
+from services.common.wire import (
+    first_sample_of,
+    gap_samples_of,
+    opening,
+    samples_of,
+    state_of,
+)
 from voxmesh.asr.v1 import asr_pb2 as pb
 from voxmesh.asr.v1 import asr_pb2_grpc as rpc
 from voxmesh.common.v1 import stage_pb2
@@ -97,7 +103,7 @@ class AsrServicer(rpc.AsrServiceServicer):
         send: Send[pb.TranscribeResponse],
         metadata: Metadata,
     ) -> None:
-        opened = await _opened(requests)
+        opened = (await opening(requests)).open
         live = opened.config.pace != pb.PACE_FILE
         with (
             self._admission.admit(opened.session_id, opened.lane, metadata),
@@ -314,11 +320,3 @@ class _Stream:
                 await self._send(pb.TranscribeResponse(flushed=flushed))
             case GuardFired(verdict=verdict):
                 telemetry.GUARDS_FIRED.labels(verdict).inc()
-
-
-async def _opened(requests: AsyncIterator[pb.TranscribeRequest]) -> pb.Open:
-    async for first in requests:
-        if first.WhichOneof("payload") != "open":
-            raise InvalidRequestError("the first message must be open")
-        return first.open
-    raise ClientLeftError

@@ -1,14 +1,37 @@
 """What every stage checks of the messages that all stages share."""
 
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
 from services.common.audio import BYTES_PER_SAMPLE, FloatArray, pcm_to_float
-from services.common.errors import CheckpointError, InvalidRequestError
-from services.common.timeline import SAMPLE_RATE_HZ
+from services.common.errors import CheckpointError, ClientLeftError, InvalidRequestError
+from services.common.timeline import SAMPLE_RATE_HZ, samples
 from voxmesh.common.v1 import audio_pb2, stage_pb2
 
 MAX_FRAME_SAMPLES = 10 * SAMPLE_RATE_HZ
 """Most audio in one message."""
 MAX_POSITION = 1 << 48
 """The end of every clock: 557 years of audio. Beyond it, arithmetic could overflow somewhere."""
+
+RequestT = TypeVar("RequestT", bound=Message)
+
+
+async def opening(requests: AsyncIterator[RequestT]) -> RequestT:
+    """The first message of a stream, which is an ``open``.
+
+    Raises:
+        InvalidRequestError: It is another one.
+        ClientLeftError: There is none.
+
+    """
+    async for first in requests:
+        if first.WhichOneof("payload") != "open":
+            raise InvalidRequestError("the first message must be open")
+        return first
+    raise ClientLeftError
 
 
 def first_sample_of(first_sample: int, checkpoint: stage_pb2.Checkpoint | None) -> int:
@@ -73,3 +96,16 @@ def gap_samples_of(gap: audio_pb2.Gap) -> int:
     if gap.first_sample + gap.num_samples > MAX_POSITION:
         raise InvalidRequestError(f"gap goes beyond position {MAX_POSITION}")
     return gap.num_samples
+
+
+def duration_samples(name: str, duration: Duration, low_s: float, high_s: float) -> int:
+    """How many samples last as long as a setting of a stream.
+
+    Raises:
+        InvalidRequestError: It is out of range; the message names it.
+
+    """
+    value_s = duration.seconds + duration.nanos / 1e9
+    if not low_s <= value_s <= high_s:
+        raise InvalidRequestError(f"config.{name} is {value_s:g} s, not {low_s:g} to {high_s:g} s")
+    return samples(value_s)

@@ -13,7 +13,13 @@ from services.common.errors import (
 )
 from services.common.rpc import Metadata, Send, bidi
 from services.common.timeline import seconds
-from services.common.wire import first_sample_of, gap_samples_of, samples_of, state_of
+from services.common.wire import (
+    first_sample_of,
+    gap_samples_of,
+    opening,
+    samples_of,
+    state_of,
+)
 from services.diarizer import checkpoint, wire
 from services.diarizer.batcher import Batcher, Seat
 from services.diarizer.stream import Event, Stream, Turns
@@ -68,7 +74,7 @@ class DiarizerServicer(rpc.DiarizerServiceServicer):
         send: Send[pb.DiarizeResponse],
         metadata: Metadata,
     ) -> None:
-        opened = await _opened(requests)
+        opened = (await opening(requests)).open
         live = opened.config.pace != pb.PACE_FILE
         with (
             self._admission.admit(opened.session_id, opened.lane, metadata),
@@ -149,18 +155,3 @@ class DiarizerServicer(rpc.DiarizerServiceServicer):
                 await send(wire.turns_to_proto(event))
             else:
                 await send(wire.snapshot_to_proto(event, self._format))
-
-
-async def _opened(requests: AsyncIterator[pb.DiarizeRequest]) -> pb.Open:
-    """The first message.
-
-    Raises:
-        InvalidRequestError: It is another one.
-        ClientLeftError: There is none.
-
-    """
-    async for request in requests:
-        if request.WhichOneof("payload") != "open":
-            raise InvalidRequestError("the first message must be open")
-        return request.open
-    raise ClientLeftError

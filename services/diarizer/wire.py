@@ -2,7 +2,8 @@
 
 from services.common.audio import BYTES_PER_SAMPLE, FloatArray, pcm_to_float
 from services.common.errors import InvalidRequestError
-from services.common.timeline import SAMPLE_RATE_HZ, samples
+from services.common.timeline import SAMPLE_RATE_HZ
+from services.common.wire import duration_samples
 from services.diarizer.diarizer import Wishes
 from services.diarizer.stream import Snapshot, Turns
 from voxmesh.common.v1 import stage_pb2
@@ -45,13 +46,7 @@ def look_ahead_of(config: pb.DiarizeConfig, default: int) -> int:
     """
     if not config.HasField("max_latency"):
         return default
-    latency_s = config.max_latency.seconds + config.max_latency.nanos / 1e9
-    low, high = _LATENCY_S
-    if not low <= latency_s <= high:
-        raise InvalidRequestError(
-            f"config.max_latency is {latency_s:g} s, not {low:g} to {high:g} s"
-        )
-    return samples(latency_s)
+    return duration_samples("max_latency", config.max_latency, *_LATENCY_S)
 
 
 def enrolled_of(config: pb.DiarizeConfig) -> tuple[FloatArray, ...]:

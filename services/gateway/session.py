@@ -375,7 +375,7 @@ class Session:
         if self._diarized is not None:
             self._diarized.commit(words, scores)
         else:
-            self.transcript.append(words, scores)
+            self.transcript.commit(words, scores)
         if self.config.pace is Pace.LIVE:
             received = self._ring.end_sample
             for word in words:

@@ -123,13 +123,13 @@ class Speakers:
         self.release()
 
     def _let_in(self, *, at_least: int = 0) -> None:
-        known = at_least
         if self._absent:
-            known = len(self._waiting)
+            at_least = len(self._waiting)
+        known = at_least
         while known < len(self._waiting) and self._is_known(self._waiting[known]):
             known += 1
         words = self._attributed(self._waiting[:known])
-        ready = max(at_least, 0 if not self._absent else known, self._decided(words))
+        ready = max(at_least, self._decided(words))
         if ready:
             self._last = words[ready - 1].speaker
             self._entered_sample = max(self._entered_sample, words[ready - 1].end_sample)

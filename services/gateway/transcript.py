@@ -15,6 +15,9 @@ class Scores:
     temperature: float = 0.0
 
 
+_UNKNOWN = Scores()
+
+
 @dataclass(frozen=True, slots=True)
 class Decoding:
     """How the recogniser came to a run of committed words."""
@@ -124,19 +127,14 @@ class Transcript:
             return self.decoded_sample
         return min(self.decoded_sample, self.tail[0].first_sample)
 
-    def commit(
-        self,
-        words: Sequence[Word],
-        *,
-        avg_log_probability: float = 0.0,
-        no_speech_probability: float = 0.0,
-        temperature: float = 0.0,
-    ) -> None:
-        """Add words for good; they take the place of the tail."""
-        self.append(words, Scores(avg_log_probability, no_speech_probability, temperature))
+    def commit(self, words: Sequence[Word], scores: Scores = _UNKNOWN) -> None:
+        """Add words for good; they take the place of the tail.
 
-    def append(self, words: Sequence[Word], scores: Scores) -> None:
-        """The same, with what the recogniser thinks of them."""
+        Args:
+            words: What joins the words.
+            scores: What the recogniser thinks of them.
+
+        """
         self._unsure = ()
         self.tail_known = False
         self.let_in(words, scores)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import grpc.aio
 
@@ -136,15 +136,7 @@ class VadUpstream:
 
     def request(self, piece: Piece, pcm: bytes) -> vad_pb2.DetectRequest:
         """The message that says a piece."""
-        match piece:
-            case Audio():
-                return vad_pb2.DetectRequest(audio=_frame(piece, pcm))
-            case Gap():
-                return vad_pb2.DetectRequest(gap=_gap(piece))
-            case FlushMark(sample):
-                return vad_pb2.DetectRequest(flush=stage_pb2.Flush(flush_id=sample))
-            case End():
-                return vad_pb2.DetectRequest(finish=stage_pb2.Finish())
+        return vad_pb2.DetectRequest(**_said(piece, pcm))
 
     def receive(self, response: vad_pb2.DetectResponse) -> StageEvent:
         """Draw the event into the speech map."""
@@ -238,15 +230,7 @@ class AsrUpstream:
 
     def request(self, piece: Piece, pcm: bytes) -> asr_pb2.TranscribeRequest:
         """The message that says a piece."""
-        match piece:
-            case Audio():
-                return asr_pb2.TranscribeRequest(audio=_frame(piece, pcm))
-            case Gap():
-                return asr_pb2.TranscribeRequest(gap=_gap(piece))
-            case FlushMark(sample):
-                return asr_pb2.TranscribeRequest(flush=stage_pb2.Flush(flush_id=sample))
-            case End():
-                return asr_pb2.TranscribeRequest(finish=stage_pb2.Finish())
+        return asr_pb2.TranscribeRequest(**_said(piece, pcm))
 
     def receive(self, response: asr_pb2.TranscribeResponse) -> StageEvent:
         """Write what was recognised into the transcript."""
@@ -333,15 +317,7 @@ class DiarizerUpstream:
 
     def request(self, piece: Piece, pcm: bytes) -> diarizer_pb2.DiarizeRequest:
         """The message that says a piece."""
-        match piece:
-            case Audio():
-                return diarizer_pb2.DiarizeRequest(audio=_frame(piece, pcm))
-            case Gap():
-                return diarizer_pb2.DiarizeRequest(gap=_gap(piece))
-            case FlushMark(sample):
-                return diarizer_pb2.DiarizeRequest(flush=stage_pb2.Flush(flush_id=sample))
-            case End():
-                return diarizer_pb2.DiarizeRequest(finish=stage_pb2.Finish())
+        return diarizer_pb2.DiarizeRequest(**_said(piece, pcm))
 
     def receive(self, response: diarizer_pb2.DiarizeResponse) -> StageEvent:
         """Say who spoke."""
@@ -371,11 +347,14 @@ class DiarizerUpstream:
         return Answer()
 
 
-def _frame(piece: Audio, pcm: bytes) -> audio_pb2.AudioFrame:
-    return audio_pb2.AudioFrame(first_sample=piece.first_sample, pcm=pcm)
-
-
-def _gap(piece: Gap) -> audio_pb2.Gap:
-    return audio_pb2.Gap(
-        first_sample=piece.first_sample, num_samples=piece.end_sample - piece.first_sample
-    )
+def _said(piece: Piece, pcm: bytes) -> dict[str, Any]:
+    """A piece as the field of a request, which all stages share."""
+    match piece:
+        case Audio(first_sample=first):
+            return {"audio": audio_pb2.AudioFrame(first_sample=first, pcm=pcm)}
+        case Gap(first_sample=first, end_sample=end):
+            return {"gap": audio_pb2.Gap(first_sample=first, num_samples=end - first)}
+        case FlushMark(sample):
+            return {"flush": stage_pb2.Flush(flush_id=sample)}
+        case End():
+            return {"finish": stage_pb2.Finish()}

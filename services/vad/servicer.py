@@ -13,7 +13,13 @@ from services.common.errors import (
 )
 from services.common.rpc import Metadata, Send, bidi
 from services.common.timeline import seconds
-from services.common.wire import first_sample_of, gap_samples_of, samples_of, state_of
+from services.common.wire import (
+    first_sample_of,
+    gap_samples_of,
+    opening,
+    samples_of,
+    state_of,
+)
 from services.vad import checkpoint, wire
 from services.vad.batcher import Batcher
 from services.vad.endpointer import Endpointing, Event
@@ -65,7 +71,7 @@ class VadServicer(rpc.VadServiceServicer):
         send: Send[pb.DetectResponse],
         metadata: Metadata,
     ) -> None:
-        opened = await _opened(requests)
+        opened = (await opening(requests)).open
         with self._admission.admit(opened.session_id, opened.lane, metadata):
             await self._serve(opened, requests, send)
 
@@ -141,18 +147,3 @@ class VadServicer(rpc.VadServiceServicer):
             await send(wire.heard_to_proto(heard))
         if snapshot := stream.snapshot():
             await send(wire.snapshot_to_proto(snapshot, self._format))
-
-
-async def _opened(requests: AsyncIterator[pb.DetectRequest]) -> pb.Open:
-    """The first message.
-
-    Raises:
-        InvalidRequestError: It is another one.
-        ClientLeftError: There is none.
-
-    """
-    async for request in requests:
-        if request.WhichOneof("payload") != "open":
-            raise InvalidRequestError("the first message must be open")
-        return request.open
-    raise ClientLeftError

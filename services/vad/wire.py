@@ -1,9 +1,7 @@
 """Protos <-> the domain: what clients ask for, checked, and what they are told."""
 
-from google.protobuf.duration_pb2 import Duration
-
 from services.common.errors import InvalidRequestError
-from services.common.timeline import samples
+from services.common.wire import duration_samples
 from services.vad.endpointer import Endpointing, Event, Heard, SpeechStarted
 from services.vad.stream import Snapshot
 from voxmesh.common.v1 import stage_pb2
@@ -26,11 +24,11 @@ def endpointing_of(config: pb.DetectConfig, defaults: Endpointing) -> Endpointin
     min_speech, hangover = defaults.min_speech, defaults.hangover
     max_speech = defaults.max_speech
     if config.HasField("min_speech"):
-        min_speech = _duration("min_speech", config.min_speech, 0, 2)
+        min_speech = duration_samples("min_speech", config.min_speech, 0, 2)
     if config.HasField("hangover"):
-        hangover = _duration("hangover", config.hangover, 0.032, 10)
+        hangover = duration_samples("hangover", config.hangover, 0.032, 10)
     if config.HasField("max_speech"):
-        max_speech = _duration("max_speech", config.max_speech, 5, 1e9)
+        max_speech = duration_samples("max_speech", config.max_speech, 5, 1e9)
     return Endpointing(onset, offset, min_speech, hangover, max_speech)
 
 
@@ -71,10 +69,3 @@ def _within(name: str, value: float, low: float, high: float) -> float:
     if not low <= rounded <= high:
         raise InvalidRequestError(f"config.{name} is {rounded:g}, not {low:g} to {high:g}")
     return rounded
-
-
-def _duration(name: str, duration: Duration, low_s: float, high_s: float) -> int:
-    value_s = duration.seconds + duration.nanos / 1e9
-    if not low_s <= value_s <= high_s:
-        raise InvalidRequestError(f"config.{name} is {value_s:g} s, not {low_s:g} to {high_s:g} s")
-    return samples(value_s)

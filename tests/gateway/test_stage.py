@@ -44,7 +44,7 @@ class Rig:
         self.channel = open_channel(target)
         config = SessionConfig("s", "test")
         self.stage: Stage[asr_pb2.TranscribeRequest, asr_pb2.TranscribeResponse] = Stage(
-            AsrUpstream(self.channel, config, self.transcript, committed=self.transcript.append),
+            AsrUpstream(self.channel, config, self.transcript, committed=self.transcript.commit),
             self.route,
             self.ring,
             patience,

@@ -1,7 +1,7 @@
 import pytest
 
 from services.common.words import Word
-from services.gateway.transcript import Decoding, Notice, Speech, Transcript
+from services.gateway.transcript import Decoding, Notice, Scores, Speech, Transcript
 
 ONE, TWO, THREE = (Word(f" {i}", 100 * i, 100 * i + 50) for i in range(3))
 
@@ -10,7 +10,7 @@ def test_a_commit_takes_the_place_of_the_tail() -> None:
     """W3."""
     transcript = Transcript()
     transcript.replace_tail([ONE, TWO])
-    transcript.commit([ONE], avg_log_probability=-0.2, temperature=0.4)
+    transcript.commit([ONE], Scores(avg_log_probability=-0.2, temperature=0.4))
     assert list(transcript.words) == [ONE]
     assert transcript.tail == ()
     transcript.commit([TWO, THREE])

@@ -135,7 +135,7 @@ class OnlineDiarizer:
             people,
             memory.voices,
             self._tuning.rules,
-            room=max(0, min(wishes.max_speakers, expected) - known),
+            room=max(0, expected - known),
             missed=known < wishes.num_speakers,
         )
         num_voices = max([known, *(voice + 1 for voice in found if voice is not None)])
