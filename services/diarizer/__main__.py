@@ -1,7 +1,6 @@
 """``python -m services.diarizer``: one replica of the diarizer service."""
 
 import asyncio
-import os
 
 import numpy as np
 import structlog
@@ -22,8 +21,6 @@ from voxmesh.diarizer.v1 import diarizer_pb2_grpc as rpc
 
 log = structlog.get_logger(__name__)
 
-_MAX_WORKERS = 4
-"""Beyond this, larger batches make better use of more cores."""
 _PROBE_INTERVAL_S = 10.0
 
 
@@ -38,8 +35,7 @@ async def main(chosen: Settings) -> None:
     """
     stopping = asyncio.Event()
     identity = mesh_identity(chosen)
-    model = load_engine(chosen)
-    workers = chosen.workers or min(os.cpu_count() or 1, _MAX_WORKERS)
+    model, workers = load_engine(chosen)
     batcher = Batcher(model, workers=workers, max_batch=chosen.max_batch)
     servicer = DiarizerServicer(
         batcher,

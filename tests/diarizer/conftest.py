@@ -12,6 +12,8 @@ from services.common.timeline import SAMPLE_RATE_HZ
 from services.diarizer.engines.embedder import Embedder
 from services.diarizer.engines.online import OnlineDiarizer, Tuning
 from services.diarizer.engines.segmenter import Segmenter
+from services.diarizer.engines.sortformer import Sortformer
+from tests.diarizer import toy
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +28,17 @@ def online(model_path: Path) -> OnlineDiarizer:
         Embedder(model_path / "campplus.pt", threads=1),
         Tuning(),
     )
+
+
+@pytest.fixture(scope="session")
+def nemotron_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Nemotron 3 Diarization that has learnt nothing."""
+    return toy.save(tmp_path_factory.mktemp("diarizer") / "toy")
+
+
+@pytest.fixture(scope="session")
+def sortformer(nemotron_path: Path) -> Sortformer:
+    return toy.load(nemotron_path, look_ahead=4)
 
 
 @pytest.fixture(scope="session")

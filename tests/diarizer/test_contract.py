@@ -27,8 +27,10 @@ from tests.diarizer.harness import (
     tell,
 )
 
-ENGINES = ("online",)
-"""Fixtures of engines that tell real voices apart."""
+ENGINES = ("online", "sortformer")
+"""Fixtures of all engines."""
+TRAINED = ("online",)
+"""Of those whose weights are there: they tell voices apart."""
 
 PAUSE = samples(10)
 NEAR = samples(0.08)
@@ -38,6 +40,12 @@ BREATH = samples(0.3)
 
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Diarizer:
+    diarizer: Diarizer = request.getfixturevalue(request.param)
+    return diarizer
+
+
+@pytest.fixture(scope="module", params=TRAINED)
+def trained(request: pytest.FixtureRequest) -> Diarizer:
     diarizer: Diarizer = request.getfixturevalue(request.param)
     return diarizer
 
@@ -68,8 +76,10 @@ def parts(call: FloatArray, reader: FloatArray) -> list[Part]:
 
 @pytest.fixture(scope="module")
 def events(engine: Diarizer, parts: list[Part]) -> list[Event]:
-    """What is said of them."""
-    return asyncio.run(follow(engine, *parts))
+    """What is said of them: enough that the tests below have something to look at."""
+    events = asyncio.run(follow(engine, *parts))
+    assert len({speaker for speaker, *_ in settled(events)}) >= 2
+    return events
 
 
 def end_of(parts: Sequence[Part]) -> int:
@@ -228,10 +238,10 @@ def strip(stretch: Turns) -> Turns:
 
 
 async def test_two_people_with_a_pause_between_are_two_and_lie_where_they_spoke(
-    engine: Diarizer, one: FloatArray, other: FloatArray
+    trained: Diarizer, one: FloatArray, other: FloatArray
 ) -> None:
     """P13: neither is moved by the pause that was left out."""
-    found = settled(await follow(engine, one, PAUSE, other))
+    found = settled(await follow(trained, one, PAUSE, other))
     begin = len(one) + PAUSE
     before = [span for span in found if span[1] < len(one)]
     after = [span for span in found if span[1] >= len(one)]
@@ -253,14 +263,14 @@ async def test_two_people_with_a_pause_between_are_two_and_lie_where_they_spoke(
 async def test_numbers_count_from_one_in_order_and_stay_within_what_was_asked_for(
     wishes: Wishes,
     expected: list[int],
-    engine: Diarizer,
+    trained: Diarizer,
     one: FloatArray,
     other: FloatArray,
     reader: FloatArray,
 ) -> None:
     turns = [quiet_before(one), quiet_before(other), quiet_before(reader[samples(6) : samples(8)])]
     parts: list[Part] = [turns[0], PAUSE, turns[1], PAUSE, turns[2]]
-    async with running(engine) as batcher:
+    async with running(trained) as batcher:
         found = settled(await tell(batcher, parts, wishes=wishes))
     starts = np.cumsum([0, *map(length_of, parts)])
     heard = [who(found, int(starts[n]), int(starts[n + 1])) for n in (0, 2, 4)]
@@ -269,11 +279,11 @@ async def test_numbers_count_from_one_in_order_and_stay_within_what_was_asked_fo
 
 
 async def test_those_who_are_enrolled_keep_their_numbers(
-    engine: Diarizer, one: FloatArray, other: FloatArray, call: FloatArray, reader: FloatArray
+    trained: Diarizer, one: FloatArray, other: FloatArray, call: FloatArray, reader: FloatArray
 ) -> None:
     enrolled = (reader[samples(10) : samples(15)], call[samples(23) : samples(27)])
     parts: list[Part] = [quiet_before(other), PAUSE, quiet_before(one)]
-    async with running(engine) as batcher:
+    async with running(trained) as batcher:
         found = settled(await tell(batcher, parts, enrolled=enrolled))
         assert who(found, 0, length_of(parts[0])) == 2
         assert who(found, length_of(parts[0]), end_of(parts)) == 1
@@ -281,23 +291,23 @@ async def test_those_who_are_enrolled_keep_their_numbers(
             await tell(batcher, [], enrolled=(enrolled[0], np.zeros(samples(3), np.float32)))
 
 
-async def test_a_stream_without_speech_has_no_turns(engine: Diarizer) -> None:
+async def test_a_stream_without_speech_has_no_turns(trained: Diarizer) -> None:
     silence = np.zeros(samples(4), np.float32)
-    events = await follow(engine, silence, 7, silence[:1], PAUSE, silence[:500], None, silence[:3])
+    events = await follow(trained, silence, 7, silence[:1], PAUSE, silence[:500], None, silence[:3])
     assert settled(events) == []
     assert said(events)[-1].settled_sample == len(silence) + 7 + 1 + PAUSE + 500 + 3
-    assert await follow(engine) == []
-    assert said(await follow(engine, 5, PAUSE)) == []
+    assert await follow(trained) == []
+    assert said(await follow(trained, 5, PAUSE)) == []
 
 
 async def test_a_long_session_keeps_a_small_checkpoint_and_its_two_speakers(
-    engine: Diarizer, one: FloatArray, other: FloatArray
+    trained: Diarizer, one: FloatArray, other: FloatArray
 ) -> None:
     """Twenty minutes, of which little is speech."""
     parts: list[Part] = []
     for number in range(20):
         parts += [quiet_before((one, other)[number % 2][: samples(1.5)]), samples(60)]
-    events = await follow(engine, *parts)
+    events = await follow(trained, *parts)
     assert {speaker for speaker, *_ in settled(events)} == {1, 2}
     sizes = [len(place.state) for place in snapshots(events)]
     assert len(sizes) >= 15

@@ -13,7 +13,7 @@ import pytest
 
 from services.common.audio import FloatArray
 from services.common.channel import open_channel, serves
-from tests.diarizer.harness import FINISH, cut, flush, found, opening, read, read_rest
+from tests.diarizer.harness import FINISH, converse, cut, flush, found, opening, read, read_rest
 from voxmesh.diarizer.v1 import diarizer_pb2 as pb
 from voxmesh.diarizer.v1 import diarizer_pb2_grpc as rpc
 
@@ -93,6 +93,29 @@ async def test_a_replica_that_is_told_to_stop_drains_its_streams(
     ]
     assert {line["service"] for line in lines} == {"diarizer"}
     assert lines[0]["engine"] == "online"
+
+
+async def test_a_replica_serves_a_sortformer_where_the_folder_holds_one(
+    nemotron_path: Path, call: FloatArray, tmp_path: Path
+) -> None:
+    heard = (call[: 16_000 * 5] * 32767).astype("<i2").tobytes()
+    async with (
+        running(tmp_path, nemotron_path) as (process, address),
+        open_channel(address) as channel,
+    ):
+        assert await serves(channel, SERVICE, timeout_s=30)
+        stub = rpc.DiarizerServiceStub(channel)
+        responses = await converse(stub, [opening(), *cut(heard, 1600), FINISH])
+        assert len({speaker for speaker, *_ in found(responses)}) >= 2
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        logs, code = await asyncio.wait_for(
+            asyncio.gather(process.stderr.read(), process.wait()), 5
+        )
+    assert code == 0
+    # Nothing but log lines: loading it shows no progress.
+    lines = [json.loads(line) for line in logs.splitlines()]
+    assert [lines[0]["event"], lines[0]["engine"]] == ["model loaded", "nemotron-toy/9+4"]
 
 
 async def test_a_replica_without_streams_exits_at_once(model_path: Path, tmp_path: Path) -> None:

@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
+import torch
 
+from services.common.errors import DeviceError
 from services.common.models import ModelError
 from services.common.timeline import samples
 from services.diarizer import __main__ as diarizer
 from services.diarizer.batcher import Batcher
 from services.diarizer.config import Settings
+from services.diarizer.engines.choice import load_engine
+from services.diarizer.engines.nemotron import NemotronCache
+from services.diarizer.engines.sortformer_memory import SortformerMemory
+from tests.diarizer import toy
 from tests.diarizer.conftest import decoded
 from tests.diarizer.harness import (
     FINISH,
@@ -46,7 +52,7 @@ STEP = LevelDiarizer.step_samples
 def engine(monkeypatch: pytest.MonkeyPatch) -> LevelDiarizer:
     """What every replica of the test has for a model."""
     made = LevelDiarizer()
-    monkeypatch.setattr(diarizer, "load_engine", lambda _chosen: made)
+    monkeypatch.setattr(diarizer, "load_engine", lambda chosen: (made, chosen.workers or 1))
     return made
 
 
@@ -112,6 +118,34 @@ async def test_the_model_is_what_is_loaded(
         failure = str(error)
     assert flip.effect in failure
     assert bool(failure) is bool(flip.effect)
+
+
+@flips("DIARIZER", device={"cpu": "", "cuda": "cannot be loaded on cuda"})
+def test_a_sortformer_runs_where_it_is_told_to_or_nowhere(
+    flip: Flip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    chosen = settings(
+        monkeypatch, tmp_path, model=str(toy.save(tmp_path / "toy")), device=flip.value
+    )
+    failure = ""
+    try:
+        load_engine(chosen)
+    except DeviceError as error:
+        failure = str(error)
+    assert flip.effect in failure
+    assert bool(failure) is bool(flip.effect)
+
+
+@flips("DIARIZER", compute_type={"float32": torch.float32, "bfloat16": torch.bfloat16})
+def test_a_sortformer_computes_with_the_numbers_chosen(
+    flip: Flip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = str(toy.save(tmp_path / "toy"))
+    diarizer, _ = load_engine(settings(monkeypatch, tmp_path, model=model, compute_type=flip.value))
+    memory = diarizer.start(())
+    assert isinstance(memory, SortformerMemory)
+    assert isinstance(memory.cache, NemotronCache)
+    assert memory.cache.fifo.dtype is flip.effect
 
 
 @pytest.mark.usefixtures("engine")

@@ -39,8 +39,8 @@ from services.asr.recognizer import Hypothesis, Window
 from services.common.audio import FloatArray
 from services.common.errors import DeviceError
 from services.common.timeline import samples
+from services.common.torch_numbers import dtype_of
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _ALIKE_FRAMES = 100
 """Windows that differ by less are encoded together: two seconds of padding are cheaper than another
 pass."""
@@ -86,7 +86,7 @@ class TorchWhisper:
                 alignment_heads, num_layers=shape.n_text_layer, num_heads=shape.n_text_head
             )
         self._tokens = WhisperTokens(checkpoint.tokenizer, multilingual=shape.is_multilingual)
-        dtype = _dtype(compute_type, device)
+        dtype = dtype_of(compute_type, device, on_gpu=torch.float16)
         if lora is not None:
             checkpoint = merged(checkpoint, lora)
         if device == "cpu":
@@ -195,16 +195,6 @@ class TorchWhisper:
             heard = [self._framing.padded(windows[row]) for row in rows]
             states |= zip(rows, self._encode(heard, [frames[row] for row in rows]), strict=True)
         return [states[row] for row in range(len(windows))]
-
-
-def _dtype(compute_type: str, device: str) -> torch.dtype:
-    if compute_type == "auto":
-        if device != "cpu":
-            return torch.float16
-        return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16") else torch.float32
-    if compute_type not in _DTYPES or (device == "cpu" and compute_type == "float16"):
-        raise DeviceError(f"torch does not run Whisper in {compute_type} on {device}")
-    return _DTYPES[compute_type]
 
 
 def _on(device: str, words: whisper_row.Vocabulary[FloatArray]) -> Vocabulary:

@@ -1,27 +1,52 @@
 """Which engine runs a model. Each is imported only when it is chosen: one replica needs one."""
 
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
 from services.common import models
+from services.common.models import ModelError
+from services.common.timeline import samples_of_ms
 from services.diarizer.config import Settings
 from services.diarizer.diarizer import Diarizer
 
+_MAX_WORKERS = 4
+"""Beyond this, larger batches make better use of more cores."""
 
-def load_engine(chosen: Settings) -> Diarizer:
+
+def load_engine(chosen: Settings) -> tuple[Diarizer, int]:
     """Load the model that the settings name.
+
+    Returns:
+        It, and how many batches are to be made at once.
 
     Raises:
         ModelError: It is not installed, not whole, or not what an engine can run.
         DeviceError: It cannot be run here.
 
     """
+    folder = models.locate(chosen.model)
+    cores = os.cpu_count() or 1
+    if (folder / "config.json").is_file():
+        workers = chosen.workers or 1
+        return _sortformer(chosen, folder, max(1, cores // workers)), workers
+    if chosen.device != "cpu" or chosen.compute_type != "auto":
+        raise ModelError(
+            f"{folder} runs on CPUs alone, in float32: unset DIARIZER_DEVICE and"
+            " DIARIZER_COMPUTE_TYPE"
+        )
+    return _online(chosen, folder), chosen.workers or min(cores, _MAX_WORKERS)
+
+
+def _online(chosen: Settings, folder: Path) -> Diarizer:
     from services.diarizer.engines.embedder import Embedder
     from services.diarizer.engines.online import OnlineDiarizer, Tuning
     from services.diarizer.engines.segmenter import Segmenter
     from services.diarizer.engines.voices import Rules
 
-    folder = models.locate(chosen.model)
     tuning = Tuning(
         Rules(same=chosen.same_threshold, new_s=chosen.new_speaker_ms / 1000),
-        active=chosen.active_threshold,
+        active=chosen.active_threshold or 0.4,
     )
     return OnlineDiarizer(
         # One core per run: the models are too small to share, and replicas use several at once.
@@ -29,3 +54,16 @@ def load_engine(chosen: Settings) -> Diarizer:
         Embedder(folder / "campplus.pt", threads=1),
         tuning,
     )
+
+
+def _sortformer(chosen: Settings, folder: Path, threads: int) -> Diarizer:
+    if lacking := [name for name in ("torch", "transformers") if find_spec(name) is None]:
+        raise ModelError(f"{folder} needs {lacking[0]}: pip install 'voxmesh[diarizer-torch]'")
+    from services.diarizer.engines.nemotron import Nemotron
+    from services.diarizer.engines.sortformer import FRAME_SAMPLES, Sortformer
+
+    network = Nemotron(
+        folder, device=chosen.device, compute_type=chosen.compute_type, threads=threads
+    )
+    look_ahead = samples_of_ms(chosen.latency_ms) // FRAME_SAMPLES
+    return Sortformer(network, network.preset(look_ahead), active=chosen.active_threshold or 0.5)

@@ -179,7 +179,7 @@ def test_numbers_that_a_cpu_does_not_compute_with_are_refused(
     compute_type: str, models: Models
 ) -> None:
     checkpoint = toy_checkpoint(models("tiny.en") / "tokenizer.json")
-    with pytest.raises(DeviceError, match=f"does not run Whisper in {compute_type} on cpu"):
+    with pytest.raises(DeviceError, match=f"does not run this model in {compute_type} on cpu"):
         load_torch(checkpoint, compute_type=compute_type)
 
 
