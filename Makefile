@@ -1,7 +1,7 @@
 UV       := $(shell command -v uv)
 PYTHON   ?= python3
 BIN      := .venv/bin
-SERVICES := vad asr diarizer gateway cli
+SERVICES := vad asr diarizer translator gateway cli
 COMPILE   = uv pip compile -q --universal --generate-hashes pyproject.toml
 REQS     := deploy/requirements
 SDKS     := tests/protocols/envs

@@ -17,12 +17,13 @@ import services
 from services.common.settings import ServiceSettings, table
 
 ROOT = Path(__file__).parents[1]
-MESH = ("vad", "asr", "diarizer", "gateway")
+MESH = ("vad", "asr", "diarizer", "translator", "gateway")
 
 MAY_WAIT = {
     "vad": {"__main__", "servicer", "batcher"},
     "asr": {"__main__", "servicer", "scheduler"},
     "diarizer": {"__main__", "servicer", "batcher"},
+    "translator": {"__main__", "servicer", "inbox"},
     "gateway": {
         *("__main__", "servicer", "app", "http_server", "protocols"),
         *("gateway", "session", "stage", "recovery", "upstream", "pools", "tasks"),
@@ -141,7 +142,7 @@ def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-PINNED = ("vad", "asr", "diarizer", "gateway", "cli", "dev")
+PINNED = ("vad", "asr", "diarizer", "translator", "gateway", "cli", "dev")
 
 
 def pinned(name: str) -> list[tuple[str, str, list[str]]]:

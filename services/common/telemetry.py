@@ -83,6 +83,7 @@ class Span(StrEnum):
     VAD_STREAM = "vad.detect"
     ASR_STREAM = "asr.transcribe"
     DIARIZER_STREAM = "diarizer.diarize"
+    TRANSLATOR_STREAM = "translator.translate"
 
 
 def start_metrics(host: str, port: int) -> None:

@@ -12,6 +12,7 @@ from services.cli.__main__ import app
 from services.common.settings import ServiceSettings
 from services.diarizer.config import Settings as DiarizerSettings
 from services.gateway.config import Settings as GatewaySettings
+from services.translator.config import Settings as TranslatorSettings
 from services.vad.config import Settings as VadSettings
 from tests.settings.flips import FLIPPED, flips
 
@@ -19,6 +20,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "VAD": VadSettings,
     "ASR": AsrSettings,
     "DIARIZER": DiarizerSettings,
+    "TRANSLATOR": TranslatorSettings,
     "GATEWAY": GatewaySettings,
 }
 

@@ -26,6 +26,7 @@ from services.common.channel import open_channel, serves
 from services.common.settings import ServiceSettings
 from services.diarizer.config import Settings as DiarizerSettings
 from services.gateway.config import Settings as GatewaySettings
+from services.translator.config import Settings as TranslatorSettings
 from services.vad.config import Settings as VadSettings
 from tests.settings.flips import Flip, environment, flips
 from tests.vad.harness import FINISH, converse, opening
@@ -144,6 +145,7 @@ async def test_spans_are_sent_to_the_collector_if_there_is_one(
 SHARED: dict[str, tuple[type[ServiceSettings], dict[str, object]]] = {
     "ASR": (AsrSettings, {"model": "tiny.en"}),
     "DIARIZER": (DiarizerSettings, {}),
+    "TRANSLATOR": (TranslatorSettings, {}),
     "GATEWAY": (GatewaySettings, {}),
 }
 """Each service's settings, and those that it cannot do without."""

@@ -12,6 +12,8 @@ from services.diarizer import __main__ as diarizer
 from services.diarizer.config import Settings as DiarizerSettings
 from services.gateway import __main__ as gateway
 from services.gateway.config import Settings as GatewaySettings
+from services.translator import __main__ as translator
+from services.translator.config import Settings as TranslatorSettings
 from services.vad import __main__ as vad
 from services.vad.config import Settings as VadSettings
 from tests.certificates import Authority, refused
@@ -20,6 +22,7 @@ from tests.gateway.fakes import FakeAsr, FakeVad, running
 from tests.settings.flips import Flip, flips, load
 from tests.settings.serving import serving
 from tests.settings.test_asr import Metronome
+from tests.translator.harness import Shouting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +33,7 @@ MISFIT = "is not the key of"
 VAD = "voxmesh.vad.v1.VadService"
 ASR = "voxmesh.asr.v1.AsrService"
 DIARIZER = "voxmesh.diarizer.v1.DiarizerService"
+TRANSLATOR = "voxmesh.translator.v1.TranslatorService"
 GATEWAY = "voxmesh.gateway.v1.GatewayService"
 MTLS: dict[str, Any] = {
     "mtls_ca_file": {"ours.pem": "ours", "foreign.pem": "foreign"},
@@ -56,7 +60,7 @@ def chosen(kind: str, flip: Flip) -> dict[str, Any]:
     return usual | {flip.name: flip.value}
 
 
-@flips("VAD", "ASR", "DIARIZER", **MTLS)
+@flips("VAD", "ASR", "DIARIZER", "TRANSLATOR", **MTLS)
 async def test_a_stage_lets_those_in_whose_certificate_its_ca_has_signed(
     flip: Flip,
     authorities: dict[str, Authority],
@@ -71,9 +75,13 @@ async def test_a_stage_lets_those_in_whose_certificate_its_ca_has_signed(
         main = vad.main(load(VadSettings, monkeypatch, address=address, model=weights, **files))
         service = VAD
     elif flip.owner == "DIARIZER":
-        monkeypatch.setattr(diarizer, "load_engine", lambda _chosen: LevelDiarizer())
+        monkeypatch.setattr(diarizer, "load_engine", lambda _chosen: (LevelDiarizer(), 1))
         main = diarizer.main(load(DiarizerSettings, monkeypatch, address=address, **files))
         service = DIARIZER
+    elif flip.owner == "TRANSLATOR":
+        monkeypatch.setattr(translator, "load_engine", lambda _chosen: (Shouting(), 1))
+        main = translator.main(load(TranslatorSettings, monkeypatch, address=address, **files))
+        service = TRANSLATOR
     else:
         settings = load(AsrSettings, monkeypatch, address=address, model="tiny.en", **files)
         main = asr.replica(Metronome(), settings)

@@ -1,0 +1,1 @@
+"""Model families that translate, one file each."""

@@ -1,0 +1,1 @@
+"""When translated text is certain: pure functions of what was translated so far."""
