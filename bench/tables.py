@@ -273,6 +273,27 @@ def _cost(found: Found) -> str:
     return f"{message}\n\n{_table(columns, rows)}\n\n{divided}"
 
 
+def _translation(found: Found) -> str:
+    columns = [
+        "policy, languages",
+        *("BLEU", "of whole sentences", "%", "chrF", "of whole sentences", "%"),
+        *("erased per word", "committed after, p50 / p95 s", "LAAL, s", "CPU s per s"),
+    ]
+    rows = [
+        (
+            f"{row['policy']}, {row['pair']}",
+            *(row["bleu"], row["whole_bleu"], round(100 * row["bleu"] / row["whole_bleu"], 1)),
+            *(row["chrf"], row["whole_chrf"], round(100 * row["chrf"] / row["whole_chrf"], 1)),
+            row["erased_per_word"],
+            _some(row["committed_after_s"], "p50", "p95"),
+            row["laal_s"],
+            row["cpu_s_per_s"],
+        )
+        for row in found["rows"]
+    ]
+    return _table(columns, rows)
+
+
 def _diarization(found: Found) -> str:
     columns = [
         "latency, and what is heard",
@@ -365,6 +386,7 @@ _TABLES = {
     "updates": _updates,
     "versus": _versus,
     "diarization": _diarization,
+    "translation": _translation,
 }
 
 

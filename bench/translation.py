@@ -1,0 +1,214 @@
+"""How good, prompt and calm is a translation? ``python -m bench.translation``; see README.md.
+
+Sentences are said to a stream of the translator word by word, at the pace of speech, and each word
+waits until the one before it is worked on: so what is late is late by words, and what the model
+takes for them is added.
+"""
+
+import argparse
+import asyncio
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sacrebleu
+
+from bench import tables
+from bench.report import quantiles, write
+from services.common.batching import Batcher
+from services.common.timeline import SAMPLE_RATE_HZ
+from services.common.words import Word
+from services.translator.config import Settings
+from services.translator.engines.choice import load_engine
+from services.translator.languages import resolve
+from services.translator.policies.choice import policy_of
+from services.translator.policies.policy import Policy
+from services.translator.policies.units import common
+from services.translator.stream import Commit, Event, Stream
+from services.translator.translator import Job, Pair, Translation, Translator
+
+_WORD_S = 0.4
+"""Two and a half words in a second."""
+_WORD_SAMPLES = round(_WORD_S * SAMPLE_RATE_HZ)
+_FLORES = "flores200.devtest.first300"
+_FILES = {"en": "eng", "pt": "por", "de": "deu", "fr": "fra", "es": "spa"}
+
+
+@dataclass(slots=True)
+class Reading:
+    """What somebody sees who reads the translation of a sentence."""
+
+    words: list[str] = field(default_factory=list)
+    """Committed."""
+    committed_s: list[float] = field(default_factory=list)
+    """When each of them was, from the start of the sentence."""
+    lags_s: list[float] = field(default_factory=list)
+    """From the end of each word of the source to the commit that covers it."""
+    erased: int = 0
+    """Words that were shown and then were others, or none."""
+    _tail: list[str] = field(default_factory=list)
+
+    def take(self, events: Sequence[Event], now_s: float) -> None:
+        """Read what a stream says at a time."""
+        before = self.words + self._tail
+        for event in events:
+            if isinstance(event, Commit):
+                new = event.text.split()
+                self.words += new
+                self.committed_s += [now_s] * len(new)
+                first, end = event.first_sample, event.end_sample
+                ends = range(first + _WORD_SAMPLES, end + 1, _WORD_SAMPLES)
+                self.lags_s += [now_s - place / SAMPLE_RATE_HZ for place in ends]
+                # It takes the place of the tail's beginning, until another tail is told.
+                self._tail = self._tail[len(new) :]
+            else:
+                self._tail = event.text.split()
+        after = self.words + self._tail
+        self.erased += len(before) - common(before, after)
+
+
+def laal_s(committed_s: Sequence[float], num_words: int, num_reference: int) -> float:
+    """Length-adaptive average lagging in seconds (Papi et al., 2022).
+
+    Args:
+        committed_s: When each word of the translation was committed.
+        num_words: Words of the source, each of ``_WORD_S``.
+        num_reference: Words of the reference.
+
+    """
+    source_s = num_words * _WORD_S
+    rate_s = source_s / max(len(committed_s), num_reference)
+    lags = []
+    for number, at_s in enumerate(committed_s):
+        lags.append(at_s - number * rate_s)
+        if at_s >= source_s:
+            break
+    return sum(lags) / len(lags) if lags else 0.0
+
+
+async def read(
+    text: str,
+    pair: Pair,
+    translator: Translator,
+    batcher: Batcher[Job, Translation],
+    policy: Policy,
+) -> Reading:
+    """Say a sentence to a stream, and read what comes."""
+    reading = Reading()
+    with batcher.seat(live=True, moved=True) as seat:
+        stream = Stream(translator, batcher, seat, pair, policy, state=None)
+        words = text.split()
+        for number, word in enumerate(words):
+            first = number * _WORD_SAMPLES
+            said = Word(f" {word}", first, first + _WORD_SAMPLES)
+            began_s = time.perf_counter()
+            events = await stream.hear([said], ())
+            took_s = time.perf_counter() - began_s
+            reading.take(events, (number + 1) * _WORD_S + took_s)
+        reading.take(await stream.flush(), len(words) * _WORD_S)
+    return reading
+
+
+async def main(args: argparse.Namespace) -> None:
+    """Measure, and write what came out."""
+    rows = []
+    for policy in args.policies:
+        chosen = Settings(
+            **dict(
+                setting.removeprefix("TRANSLATOR_").lower().split("=", 1) for setting in args.env
+            ),
+            model=args.model,
+            policy=policy,
+        )
+        translator, workers = load_engine(chosen)
+        batcher = Batcher(
+            "translator",
+            translator.translate,
+            translator.bucket,
+            step_s=_WORD_S,
+            workers=workers,
+            max_batch=chosen.max_batch,
+        )
+        work = asyncio.create_task(batcher.run(), name="batcher")
+        for pair in args.pairs:
+            rows.append(await _measure(args, pair, policy, translator, batcher, policy_of(chosen)))
+            print(rows[-1])
+        work.cancel()
+    write(f"translation-{args.name or Path(args.model).name}", args, {"rows": rows})
+    tables.update()
+
+
+async def _measure(
+    args: argparse.Namespace,
+    direction: str,
+    name: str,
+    translator: Translator,
+    batcher: Batcher[Job, Translation],
+    policy: Policy,
+) -> dict[str, Any]:
+    source, target = direction.split(">")
+    pair = Pair(resolve(source), resolve(target))
+    texts, references = (_lines(args.parallel, tag, args.lines) for tag in (source, target))
+    whole = [translator.translate([Job(pair, text)])[0].text for text in texts]
+    before_s = _cpu_s()
+    readings = [await read(text, pair, translator, batcher, policy) for text in texts]
+    cpu_s = _cpu_s() - before_s
+    said = [" ".join(reading.words) for reading in readings]
+    speech_s = sum(len(text.split()) for text in texts) * _WORD_S
+    return {
+        "policy": name,
+        "pair": direction,
+        "sentences": len(texts),
+        "bleu": _bleu(said, references),
+        "whole_bleu": _bleu(whole, references),
+        "chrf": _chrf(said, references),
+        "whole_chrf": _chrf(whole, references),
+        "erased_per_word": round(
+            sum(reading.erased for reading in readings)
+            / sum(len(reading.words) for reading in readings),
+            3,
+        ),
+        "committed_after_s": quantiles([lag for one in readings for lag in one.lags_s]),
+        "laal_s": round(
+            sum(
+                laal_s(one.committed_s, len(text.split()), len(reference.split()))
+                for one, text, reference in zip(readings, texts, references, strict=True)
+            )
+            / len(texts),
+            2,
+        ),
+        "cpu_s_per_s": round(cpu_s / speech_s, 4),
+    }
+
+
+def _lines(folder: Path, tag: str, most: int) -> list[str]:
+    return (folder / f"{_FLORES}.{_FILES[tag]}").read_text().splitlines()[:most]
+
+
+def _bleu(said: list[str], references: list[str]) -> float:
+    return round(sacrebleu.corpus_bleu(said, [references]).score, 2)
+
+
+def _chrf(said: list[str], references: list[str]) -> float:
+    return round(sacrebleu.corpus_chrf(said, [references]).score, 2)
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parallel", type=Path, required=True, help="folder with FLORES-200")
+    parser.add_argument("--model", default="firefox-en-pt")
+    parser.add_argument("--pairs", nargs="+", default=["en>pt", "pt>en"])
+    parser.add_argument("--policies", nargs="+", default=["local-agreement", "wait-k", "sentence"])
+    parser.add_argument("--lines", type=int, default=300)
+    parser.add_argument("--engine", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--name", default="", help="of the result; default: the model's")
+    asyncio.run(main(parser.parse_args()))
