@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import ServiceSettings
@@ -18,6 +18,13 @@ class Settings(ServiceSettings):
     model: str = "firefox-en-pt"
     """`firefox-en-pt`, which comes with the package, or the folder of an NLLB-200 as CTranslate2
     converts it, with its `tokenizer.json`."""
+    chat_url: str = ""
+    """OpenAI-compatible API of a language model that translates, such as
+    `http://localhost:8000/v1`; the model is what is asked of it. Empty: none."""
+    chat_key: SecretStr = SecretStr("")
+    """What that API asks for."""
+    chat_timeout_s: float = Field(default=10.0, gt=0, le=300)
+    """How long it may keep silent, in seconds."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where NLLB runs."""
     compute_type: Literal["auto", "int8", "int8_float16", "bfloat16", "float16", "float32"] = "auto"
@@ -25,7 +32,8 @@ class Settings(ServiceSettings):
     max_streams: int = Field(default=64, ge=1, le=10_000)
     """Streams served at once; one more is refused with RESOURCE_EXHAUSTED."""
     workers: int = Field(default=0, ge=0, le=64)
-    """Batches at once, each on one core; 0: one for each core, four at most, or one on a GPU."""
+    """Batches at once, each on one core; 0: one for each core, four at most, or one on a GPU; 16
+    requests of a language model."""
     max_batch: int = Field(default=16, ge=1, le=256)
     """Texts of different streams in one batch."""
     policy: Literal["local-agreement", "align-att", "wait-k", "sentence"] = "local-agreement"

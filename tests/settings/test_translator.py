@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import grpc
@@ -22,6 +23,7 @@ from services.translator.translator import Job, Translation
 from tests.settings.flips import Flip, flips, load
 from tests.settings.serving import begin_to_stop, serving, until
 from tests.translator import toy
+from tests.translator.chat_server import endpoint
 from tests.translator.harness import (
     FINISH,
     Shouting,
@@ -119,6 +121,62 @@ def test_nllb_runs_where_and_with_what_it_is_told_or_not_at_all(
         failure = str(error)
     assert flip.effect in failure
     assert bool(failure) is bool(flip.effect)
+
+
+@flips("TRANSLATOR", chat_url={"": "firefox-en-pt", "there": "chat-some-model"})
+def test_a_language_model_is_asked_where_its_api_is_named(
+    flip: Flip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = {"model": "some-model"} if flip.value else {}
+    engine, _ = load_engine(settings(monkeypatch, tmp_path, chat_url=flip.value, **model))
+    assert engine.name == flip.effect
+
+
+@flips("TRANSLATOR", chat_key={"": "", "secret": "Bearer secret"})
+def test_the_key_is_what_the_api_is_told(
+    flip: Flip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with endpoint() as served:
+        chosen = settings(
+            monkeypatch, tmp_path, chat_url=served.url, model="some-model", chat_key=flip.value
+        )
+        assert "secret" not in repr(chosen)
+        load_engine(chosen)[0].translate([Job(Shouting.example, "hi")])
+    assert served.keys == [flip.effect]
+
+
+@flips("TRANSLATOR", chat_timeout_s={0.2: False, 5.0: True})
+def test_the_api_may_keep_silent_for_so_long(
+    flip: Flip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with endpoint() as served:
+        served.silent.set()
+        chosen = settings(
+            monkeypatch,
+            tmp_path,
+            chat_url=served.url,
+            model="some-model",
+            chat_timeout_s=flip.value,
+        )
+        # It answers after a second.
+        Timer(1, served.closing.set).start()
+        answered = True
+        try:
+            load_engine(chosen)[0].translate([Job(Shouting.example, "hi")])
+        except DeviceError:
+            answered = False
+    assert answered is flip.effect
+
+
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [({}, "needs TRANSLATOR_MODEL"), ({"policy": "align-att"}, "tells no attention")],
+)
+def test_a_language_model_needs_a_name_and_tells_no_attention(
+    chosen: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=says):
+        load_engine(settings(monkeypatch, tmp_path, chat_url="http://127.0.0.1:9/v1", **chosen))
 
 
 @pytest.mark.parametrize("chosen", [{"device": "cuda"}, {"policy": "align-att"}])

@@ -48,6 +48,7 @@ def covered_once(found: list[tuple[int, int]], num_words: int) -> bool:
 async def test_every_word_is_translated_once_whatever_the_policy_and_the_pace(
     at_once: int, policy: Policy, forces_prefix: bool
 ) -> None:
+    """P15: the end of a sentence says nothing again that was certain while it was said."""
     said = SPEECH.split()
     parts = [" ".join(said[at : at + at_once]) for at in range(0, len(said), at_once)]
     events = await follow(Shouting(forces_prefix=forces_prefix), *parts, policy=policy)

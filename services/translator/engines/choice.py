@@ -10,6 +10,7 @@ from services.translator.translator import Translator
 
 _MAX_WORKERS = 4
 """Beyond this, larger batches make better use of more cores."""
+_CHAT_WORKERS = 16
 _FIREFOX = "firefox-en-pt"
 
 
@@ -24,6 +25,8 @@ def load_engine(chosen: Settings) -> tuple[Translator, int]:
         DeviceError: It cannot be run here.
 
     """
+    if chosen.chat_url:
+        return _chat(chosen), chosen.workers or _CHAT_WORKERS
     workers = chosen.workers or min(os.cpu_count() or 1, _MAX_WORKERS)
     if chosen.model == _FIREFOX:
         if chosen.device != "cpu" or chosen.compute_type != "auto" or chosen.policy == "align-att":
@@ -46,3 +49,22 @@ def load_engine(chosen: Settings) -> tuple[Translator, int]:
     return Nllb(
         folder, device=chosen.device, compute_type=chosen.compute_type, workers=workers
     ), workers
+
+
+def _chat(chosen: Settings) -> Translator:
+    if chosen.policy == "align-att":
+        raise ModelError("a language model tells no attention: unset TRANSLATOR_POLICY")
+    if chosen.model == _FIREFOX:
+        raise ModelError(
+            "TRANSLATOR_CHAT_URL needs TRANSLATOR_MODEL: its name there"
+        )
+    if find_spec("httpx") is None:
+        raise ModelError("TRANSLATOR_CHAT_URL needs httpx: pip install 'voxmesh[translator-chat]'")
+    from services.translator.engines.chat import Chat
+
+    return Chat(
+        chosen.chat_url,
+        chosen.model,
+        key=chosen.chat_key.get_secret_value(),
+        timeout_s=chosen.chat_timeout_s,
+    )
