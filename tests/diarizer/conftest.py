@@ -42,6 +42,21 @@ def sortformer(nemotron_path: Path) -> Sortformer:
 
 
 @pytest.fixture(scope="session")
+def nemo_path(tmp_path_factory: pytest.TempPathFactory, call: FloatArray) -> Path:
+    """A Sortformer of NeMo that has learnt nothing."""
+    from tests.diarizer import nemo_toy
+
+    return nemo_toy.save(tmp_path_factory.mktemp("diarizer") / "toy.nemo", call)
+
+
+@pytest.fixture(scope="session")
+def nemo_sortformer(nemo_path: Path) -> Sortformer:
+    from tests.diarizer import nemo_toy
+
+    return nemo_toy.load(nemo_path, look_ahead=7)
+
+
+@pytest.fixture(scope="session")
 def call(speech: Path) -> FloatArray:
     """Thirty seconds of two people on the telephone."""
     return decoded(speech / "sample.wav")

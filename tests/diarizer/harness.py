@@ -19,6 +19,8 @@ from services.common.errors import CheckpointError, DeviceError, InvalidRequestE
 from services.common.timeline import SAMPLE_RATE_HZ
 from services.diarizer.batcher import Batcher
 from services.diarizer.diarizer import Diarizer, Finding, Memory, Step, Wishes
+from services.diarizer.engines.sortformer import Sortformer
+from services.diarizer.engines.sortformer_memory import SortformerMemory
 from services.diarizer.servicer import DiarizerServicer
 from services.diarizer.stream import Event, Snapshot, Stream, Turns
 from voxmesh.common.v1 import audio_pb2, stage_pb2
@@ -346,3 +348,21 @@ def turns_of(message: pb.Turns) -> Turns:
         message.through_sample,
         message.settled_sample,
     )
+
+
+def step_of(engine: Sortformer, memory: SortformerMemory, heard: FloatArray, end: int) -> Step:
+    first = max(memory.origin, end - engine.context_samples)
+    return Step(memory, heard[first:end], end, LOOK_AHEAD, Wishes(20))
+
+
+def advanced(
+    engine: Sortformer, heard: FloatArray, num_steps: int
+) -> tuple[SortformerMemory, list[Finding]]:
+    """A stream after so many steps, and what was found in each."""
+    memory, found = engine.start(()), []
+    for number in range(1, num_steps + 1):
+        [finding] = engine.advance([step_of(engine, memory, heard, number * engine.step_samples)])
+        found.append(finding)
+        assert isinstance(finding.memory, SortformerMemory)
+        memory = finding.memory
+    return memory, found

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
@@ -27,8 +28,8 @@ from tests.diarizer.harness import (
     tell,
 )
 
-ENGINES = ("online", "sortformer")
-"""Fixtures of all engines."""
+ENGINES = ("online", "sortformer", *(["nemo_sortformer"] if find_spec("nemo") else []))
+"""Fixtures of all engines; NeMo has an environment of its own: ``test_nemo_sortformer.py``."""
 TRAINED = ("online",)
 """Of those whose weights are there: they tell voices apart."""
 

@@ -11,33 +11,15 @@ from services.common.errors import CheckpointError, DeviceError, InvalidRequestE
 from services.common.models import ModelError
 from services.common.timeline import samples
 from services.diarizer.config import Settings
-from services.diarizer.diarizer import Finding, Step, Wishes
+from services.diarizer.diarizer import Wishes
 from services.diarizer.engines.choice import load_engine
 from services.diarizer.engines.nemotron import Nemotron, NemotronCache
 from services.diarizer.engines.sortformer import FRAME_SAMPLES, Preset, Sortformer
 from services.diarizer.engines.sortformer_memory import SortformerMemory
 from tests.diarizer import toy
-from tests.diarizer.harness import LOOK_AHEAD, follow, running, settled, tell
+from tests.diarizer.harness import advanced, follow, running, settled, step_of, tell
 
 PRESETS = [(4, Preset(9, 4)), (12, Preset(9, 4)), (3, Preset(6, 2)), (1, Preset(3, 1))]
-
-
-def step_of(engine: Sortformer, memory: SortformerMemory, heard: FloatArray, end: int) -> Step:
-    first = max(memory.origin, end - engine.context_samples)
-    return Step(memory, heard[first:end], end, LOOK_AHEAD, Wishes(20))
-
-
-def advanced(
-    engine: Sortformer, heard: FloatArray, num_steps: int
-) -> tuple[SortformerMemory, list[Finding]]:
-    """A stream after so many steps, and what was found in each."""
-    memory, found = engine.start(()), []
-    for number in range(1, num_steps + 1):
-        [finding] = engine.advance([step_of(engine, memory, heard, number * engine.step_samples)])
-        found.append(finding)
-        assert isinstance(finding.memory, SortformerMemory)
-        memory = finding.memory
-    return memory, found
 
 
 @pytest.mark.parametrize(("look_ahead", "preset"), PRESETS)

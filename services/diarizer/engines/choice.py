@@ -1,6 +1,7 @@
 """Which engine runs a model. Each is imported only when it is chosen: one replica needs one."""
 
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,9 +28,10 @@ def load_engine(chosen: Settings) -> tuple[Diarizer, int]:
     """
     folder = models.locate(chosen.model)
     cores = os.cpu_count() or 1
-    if (folder / "config.json").is_file():
+    nemo = [folder] if folder.suffix == ".nemo" else sorted(folder.glob("*.nemo"))
+    if nemo or (folder / "config.json").is_file():
         workers = chosen.workers or 1
-        return _sortformer(chosen, folder, max(1, cores // workers)), workers
+        return _sortformer(chosen, nemo or [folder], max(1, cores // workers)), workers
     if chosen.device != "cpu" or chosen.compute_type != "auto":
         raise ModelError(
             f"{folder} runs on CPUs alone, in float32: unset DIARIZER_DEVICE and"
@@ -56,14 +58,31 @@ def _online(chosen: Settings, folder: Path) -> Diarizer:
     )
 
 
-def _sortformer(chosen: Settings, folder: Path, threads: int) -> Diarizer:
-    if lacking := [name for name in ("torch", "transformers") if find_spec(name) is None]:
-        raise ModelError(f"{folder} needs {lacking[0]}: pip install 'voxmesh[diarizer-torch]'")
-    from services.diarizer.engines.nemotron import Nemotron
-    from services.diarizer.engines.sortformer import FRAME_SAMPLES, Sortformer
+def _sortformer(chosen: Settings, found: Sequence[Path], threads: int) -> Diarizer:
+    from services.diarizer.engines.sortformer import FRAME_SAMPLES, Network, Sortformer
 
-    network = Nemotron(
-        folder, device=chosen.device, compute_type=chosen.compute_type, threads=threads
-    )
+    if len(found) > 1:
+        raise ModelError(f"{found[0].parent} holds {len(found)} .nemo files: name one of them")
+    [path] = found
+    network: Network
+    if path.suffix == ".nemo":
+        _require(path, "diarizer-nemo", "torch", "nemo")
+        from services.diarizer.engines.nemo_sortformer import NemoSortformer
+
+        network = NemoSortformer(
+            path, device=chosen.device, compute_type=chosen.compute_type, threads=threads
+        )
+    else:
+        _require(path, "diarizer-torch", "torch", "transformers")
+        from services.diarizer.engines.nemotron import Nemotron
+
+        network = Nemotron(
+            path, device=chosen.device, compute_type=chosen.compute_type, threads=threads
+        )
     look_ahead = samples_of_ms(chosen.latency_ms) // FRAME_SAMPLES
     return Sortformer(network, network.preset(look_ahead), active=chosen.active_threshold or 0.5)
+
+
+def _require(path: Path, extra: str, *packages: str) -> None:
+    if lacking := [name for name in packages if find_spec(name) is None]:
+        raise ModelError(f"{path} needs {lacking[0]}: pip install 'voxmesh[{extra}]'")

@@ -30,7 +30,7 @@ from services.common.errors import CheckpointError, DeviceError
 from services.common.models import ModelError
 from services.common.timeline import SAMPLE_RATE_HZ
 from services.common.torch_numbers import dtype_of
-from services.diarizer.engines.sortformer import Heard, Preset
+from services.diarizer.engines.sortformer import Heard, Preset, calmest
 from services.diarizer.engines.sortformer_memory import Cache
 
 Modules: TypeAlias = Any
@@ -107,15 +107,9 @@ class Nemotron:
         self._numbers = {"dtype": dtype, "device": device}
 
     def preset(self, look_ahead: int) -> Preset:
-        """The calmest way of streaming that the model knows and that hears no more ahead.
-
-        Args:
-            look_ahead: What may be heard behind a moment before it is decided, in frames.
-
-        """
-        modes = [Preset(*mode) for mode in self._processor.streaming_modes.values()]
-        modes.sort(key=lambda mode: mode.look_ahead)
-        return [mode for mode in modes if mode in modes[:1] or mode.look_ahead <= look_ahead][-1]
+        """See ``Network``."""
+        modes = self._processor.streaming_modes.values()
+        return calmest((Preset(*mode) for mode in modes), look_ahead)
 
     def empty(self) -> NemotronCache:
         """See ``Network``."""

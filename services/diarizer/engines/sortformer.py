@@ -7,7 +7,7 @@ Source: Medennikov et al., "Streaming Sortformer: Speaker Cache-Based Online Spe
 with Arrival-Time Ordering", 2025 (arXiv:2507.18446).
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -43,6 +43,18 @@ class Preset:
     """What has to be heard behind a chunk."""
 
 
+def calmest(presets: Iterable[Preset], look_ahead: int) -> Preset:
+    """The one that hears most ahead, but no more than may be; else the one that hears least.
+
+    Args:
+        presets: What a model knows.
+        look_ahead: What may be heard behind a moment before it is decided, in frames.
+
+    """
+    known = sorted(presets, key=lambda preset: preset.look_ahead)
+    return [one for one in known if one in known[:1] or one.look_ahead <= look_ahead][-1]
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
     """What a network makes of a stream's chunk."""
@@ -62,6 +74,10 @@ class Network(Protocol):
     """How often in a frame it says who speaks."""
     left_frames: int
     """What it hears again before a chunk."""
+
+    def preset(self, look_ahead: int) -> Preset:
+        """See ``calmest``."""
+        ...
 
     def empty(self) -> Cache:
         """The cache of a stream that has heard nothing."""
