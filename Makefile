@@ -31,7 +31,7 @@ lock:     ## Pin every dependency with its hashes (needs uv)
 	mkdir -p $(REQS)
 	for s in $(SERVICES); do $(COMPILE) --extra $$s --extra tracing -o $(REQS)/$$s.txt || exit 1; done
 	$(COMPILE) $(addprefix --extra ,$(SERVICES)) --extra tracing --group dev -o $(REQS)/dev.txt
-	for s in $(basename $(wildcard $(SDKS)/*.in)); do uv pip compile -q --universal --python-version 3.11 --generate-hashes $$s.in -o $$s.txt || exit 1; done
+	for s in $(basename $(wildcard $(SDKS)/*.in)); do uv pip compile -q --universal --python-version 3.11 --generate-hashes $$(test -e $$s.overrides && echo --overrides $$s.overrides) $$s.in -o $$s.txt || exit 1; done
 sdks: $(patsubst $(SDKS)/%.txt,.venv-sdks/%/installed,$(wildcard $(SDKS)/*.txt)) $(patsubst $(SDKS)/%/package.json,.venv-sdks/%/installed,$(wildcard $(SDKS)/*/package.json))  ## Create the environments of the SDKs that tests use
 ifneq ($(shell command -v npm),)
 sdks: clients/node/node_modules/installed
