@@ -16,8 +16,9 @@ class Settings(ServiceSettings):
     address: str = "127.0.0.1:50053"
     """Where to listen, such as `[::]:50053` or `unix:/run/diarizer.sock`."""
     model: str = "diarizer-online"
-    """Name in the catalogue, or the folder of a model of one's own: one with the same files, or a
-    Nemotron 3 Diarization as transformers saves it."""
+    """Name in the catalogue, or the folder of a model of one's own: one with the same files, a
+    Nemotron 3 Diarization as transformers saves it, or a Sortformer for NeMo, whose `.nemo` file
+    can be named too."""
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     """Where a Sortformer runs; the online engine runs on CPUs alone."""
     compute_type: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
