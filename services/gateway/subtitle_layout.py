@@ -5,8 +5,8 @@ Found by dynamic programming over all the text: parting well here may mean parti
 
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -39,6 +39,8 @@ class Unit:
     """Whether a space belongs before it."""
     first_sample: int
     end_sample: int
+    turns: bool = False
+    """Whether somebody else begins to speak with it."""
 
 
 def columns(text: str) -> int:
@@ -53,14 +55,21 @@ def _width(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
 
 
-def units_of(words: Sequence[Word]) -> list[Unit]:
+def units_of(words: Sequence[Word], label_of: Callable[[int], str] | None = None) -> list[Unit]:
     """Part words where a line may be broken: at white space, and between ideographs.
 
     No unit is wider than a line, and none begins before the one before it.
+
+    Args:
+        words: What is said.
+        label_of: What a speaker is called, which stands before their first word; None: who speaks
+            does not matter.
+
     """
     units: list[Unit] = []
     clock = 0
     spaced = True
+    speaker: int | None = None
     for word in words:
         # Engines place words by attention, which now and then steps back.
         clock = max(clock, word.first_sample)
@@ -69,9 +78,14 @@ def units_of(words: Sequence[Word]) -> list[Unit]:
             if character.isspace():
                 spaced = True
                 continue
-            if units and not spaced and not _may_break(units[-1].text[-1], character):
+            if label_of and word.speaker != speaker:
+                speaker = word.speaker
+                # Empty lines in it would end the cue.
+                label = " ".join(f"{label_of(speaker)}:".split())
+                units.append(Unit(f"{label} {character}", True, clock, end, turns=True))
+            elif units and not spaced and not _may_break(units[-1].text[-1], character):
                 last = units[-1]
-                units[-1] = Unit(last.text + character, last.spaced, last.first_sample, end)
+                units[-1] = replace(last, text=last.text + character, end_sample=end)
             else:
                 units.append(Unit(character, spaced, clock, end))
             spaced = False
@@ -108,7 +122,8 @@ def _fitting(unit: Unit) -> Iterator[Unit]:
         first = unit.first_sample + length * done // len(unit.text)
         done += len(part)
         end = unit.first_sample + length * done // len(unit.text)
-        yield Unit(part, unit.spaced and done == len(part), first, end)
+        begins = done == len(part)
+        yield Unit(part, unit.spaced and begins, first, end, turns=unit.turns and begins)
 
 
 class Layout:
@@ -162,9 +177,11 @@ class Layout:
         last = self._units[end - 1]
         yield end - 1
         for first in range(end - 2, -1, -1):
-            pause = self._units[first + 1].first_sample - self._units[first].end_sample
+            following = self._units[first + 1]
+            pause = following.first_sample - self._units[first].end_sample
             too_long = last.end_sample - self._units[first].first_sample > MAX_SAMPLES
-            if pause >= _SILENCE_SAMPLES or too_long or not self._fits(first, end):
+            parted = pause >= _SILENCE_SAMPLES or following.turns
+            if parted or too_long or not self._fits(first, end):
                 return
             yield first
 

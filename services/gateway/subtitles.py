@@ -5,7 +5,7 @@ about 20 characters a second.
 """
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from services.common.timeline import SAMPLE_RATE_HZ, samples
@@ -15,6 +15,7 @@ from services.gateway.subtitle_layout import (
     MAX_SAMPLES,
     MIN_SAMPLES,
     Layout,
+    Unit,
     columns,
     units_of,
 )
@@ -38,9 +39,16 @@ class Cue:
         return "\n".join(self.lines)
 
 
-def cues(words: Sequence[Word]) -> list[Cue]:
-    """Lay out the words. Every one is shown, in order; no cue overlaps another."""
-    return list(_cues(words))
+def cues(words: Sequence[Word], label_of: Callable[[int], str] | None = None) -> list[Cue]:
+    """Lay out the words. Every one is shown, in order; no cue overlaps another.
+
+    Args:
+        words: What is said.
+        label_of: What a speaker is called. A cue is then of one, and the first of each turn says of
+            whom. None: who speaks does not matter.
+
+    """
+    return list(_cues(units_of(words, label_of)))
 
 
 def srt(shown: Sequence[Cue]) -> str:
@@ -57,8 +65,7 @@ def vtt(shown: Sequence[Cue]) -> str:
     return "WEBVTT\n\n" + "".join(blocks)
 
 
-def _cues(words: Sequence[Word]) -> Iterator[Cue]:
-    units = units_of(words)
+def _cues(units: Sequence[Unit]) -> Iterator[Cue]:
     layout = Layout(units)
     clock = 0
     for first, end in layout.parting():

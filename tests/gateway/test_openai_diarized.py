@@ -94,6 +94,103 @@ async def test_nothing_said_has_no_segment(stream: str) -> None:
         assert (answer.json()["text"], answer.json()["segments"]) == ("", [])
 
 
+@pytest.mark.parametrize(
+    ("response_format", "body"),
+    [
+        ("text", "Speaker 1: Hello there.\nSpeaker 2: How are you?\n"),
+        (
+            "srt",
+            "1\n00:00:00,500 --> 00:00:01,650\nSpeaker 1: Hello there.\n\n"
+            "2\n00:00:02,500 --> 00:00:03,650\nSpeaker 2: How are you?\n\n",
+        ),
+        (
+            "vtt",
+            "WEBVTT\n\n00:00:00.500 --> 00:00:01.650\nSpeaker 1: Hello there.\n\n"
+            "00:00:02.500 --> 00:00:03.650\nSpeaker 2: How are you?\n\n",
+        ),
+    ],
+)
+async def test_what_people_read_begins_each_turn_with_its_speaker(
+    response_format: str, body: str
+) -> None:
+    async with serving(diarizer=FakeDiarizer(TURNS)) as (client, _):
+        answer = await client.transcribe(response_format=response_format, diarize="true")
+    assert answer.text == body
+
+
+async def test_a_stream_of_text_names_its_speakers_as_the_text_does() -> None:
+    async with serving(diarizer=FakeDiarizer(TURNS)) as (client, _):
+        answer = await client.transcribe(response_format="text", diarize="true", stream="true")
+    *events, done = events_of(answer.text)
+    assert [segment["speaker"] for segment in events[1::2]] == ["Speaker 1", "Speaker 2"]
+    assert done["text"] == "Speaker 1: Hello there.\nSpeaker 2: How are you?"
+
+
+async def test_json_with_speakers_is_diarized_json() -> None:
+    async with serving(diarizer=FakeDiarizer(TURNS)) as (client, _):
+        answer = await client.transcribe(diarize="true", include="logprobs")
+    assert answer.json()["segments"] == SEGMENTS
+
+
+async def test_segments_and_words_of_verbose_json_have_speakers() -> None:
+    async with serving(diarizer=FakeDiarizer(TURNS)) as (client, _):
+        answer = await client.transcribe(
+            timestamp_granularities="word", response_format="verbose_json", diarize="true"
+        )
+    body = answer.json()
+    assert body["text"] == TEXT
+    assert [segment["speaker"] for segment in body["segments"]] == ["A", "B"]
+    assert [word["speaker"] for word in body["words"]] == ["A", "A", "B", "B", "B"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (DIARIZED, (0, 0)),
+        (DIARIZED | {"num_speakers": "2"}, (0, 2)),
+        ({"diarize": "true", "max_speakers": "60", "num_speakers": "0"}, (60, 0)),
+    ],
+)
+async def test_what_is_known_of_the_number_of_speakers_reaches_the_diarizer(
+    fields: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    diarizer = FakeDiarizer(TURNS)
+    async with serving(diarizer=diarizer) as (client, _):
+        await client.transcribe(**fields)
+    config = diarizer.opens[0].config
+    assert (config.max_speakers, config.num_speakers) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "reason"),
+    [
+        ({"num_speakers": "two"}, "num_speakers", "'two' is not a whole number from 0 to 60"),
+        ({"max_speakers": "61"}, "max_speakers", "'61' is not a whole number from 0 to 60"),
+        ({"max_speakers": "-1"}, "max_speakers", "'-1' is not a whole number from 0 to 60"),
+        ({"diarize": "maybe"}, "diarize", "neither true nor false"),
+        (
+            {"num_speakers": "3", "max_speakers": "2"},
+            "num_speakers",
+            "there are 3 speakers, and no more than 2",
+        ),
+        (
+            known(("Ann", wav(2)), ("Bob", wav(2))) | {"num_speakers": "1"},
+            "known_speaker_names",
+            "2 of 1 speakers cannot be known",
+        ),
+    ],
+)
+async def test_numbers_that_cannot_be_are_refused(
+    fields: dict[str, Any], param: str, reason: str
+) -> None:
+    async with serving(diarizer=FakeDiarizer(TURNS)) as (client, mesh):
+        answer = await client.transcribe(**DIARIZED | fields)
+        assert answer.status_code == 400
+        assert refusal(answer)["param"] == param
+        assert reason in refusal(answer)["message"]
+        assert not mesh.asr.streams
+
+
 async def test_nobody_is_told_apart_unless_that_is_asked_for() -> None:
     diarizer = FakeDiarizer(TURNS)
     async with serving(diarizer=diarizer) as (client, _):
@@ -196,11 +293,14 @@ async def test_a_reference_may_be_called_anything_and_have_lines(head: str) -> N
     assert answer.json()["text"] == f"Ann: {TEXT}"
 
 
-async def test_translations_do_not_say_who_speaks() -> None:
+@pytest.mark.parametrize(
+    ("fields", "param"), [(DIARIZED, "response_format"), ({"diarize": "true"}, "diarize")]
+)
+async def test_translations_do_not_say_who_speaks(fields: dict[str, Any], param: str) -> None:
     async with serving(asr=FakeAsr(WORDS, tasks=BOTH)) as (client, _):
-        answer = await client.transcribe(path="/v1/audio/translations", **DIARIZED)
+        answer = await client.transcribe(path="/v1/audio/translations", **fields)
     assert answer.status_code == 400
-    assert refusal(answer)["param"] == "response_format"
+    assert refusal(answer)["param"] == param
 
 
 async def test_words_of_a_recording_wait_for_a_diarizer_that_is_slow() -> None:
@@ -225,6 +325,12 @@ def test_labels_are_letters_in_order_of_appearance() -> None:
     assert called[-5:] == ["Z", "AA", "AC", "AD", "AE"]
     many.forget_names()
     assert many.of(2) == "AF"
+    numbered = Labels(["Speaker 1"], numbered=True)
+    assert [numbered.of(speaker) for speaker in (3, 1, 2)] == [
+        "Speaker 2",
+        "Speaker 1",
+        "Speaker 3",
+    ]
 
 
 def test_a_turn_is_a_line_however_many_segments_it_has() -> None:

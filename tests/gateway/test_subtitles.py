@@ -1,5 +1,6 @@
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -62,6 +63,40 @@ def check(shown: Sequence[Cue], words: Sequence[Word]) -> None:
 @given(spoken())
 def test_whatever_is_said_is_shown_once_in_order_and_within_the_limits(words: list[Word]) -> None:
     check(cues(words), words)
+
+
+def label(speaker: int) -> str:
+    return f"Speaker {speaker}"
+
+
+@settings(deadline=None, max_examples=300)
+@given(spoken(), st.lists(st.integers(1, 3), min_size=60, max_size=60))
+def test_a_cue_is_of_one_speaker_and_each_turn_begins_with_whose_it_is(
+    words: list[Word], speakers: list[int]
+) -> None:
+    words = [replace(word, speaker=one) for word, one in zip(words, speakers, strict=False)]
+    shown = cues(words, label)
+    for cue in shown:
+        assert 1 <= len(cue.lines) <= 2
+        assert all(0 < columns(line) <= 42 for line in cue.lines)
+    visible = [word for word in words if word.text.strip()]
+    said = ""
+    for at, word in enumerate(visible):
+        turns = not at or visible[at - 1].speaker != word.speaker
+        said += f"{label(word.speaker)}: " * turns + word.text
+    assert squeezed("".join(cue.text for cue in shown)) == squeezed(said)
+
+
+def test_speakers_are_named_where_they_take_turns() -> None:
+    words = fluent("Hello there. How are you? Fine. And you? I am very well, thank you.")
+    speakers = (1, 1, 2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 2, 2)
+    said = [replace(word, speaker=one) for word, one in zip(words, speakers, strict=True)]
+    assert [cue.text for cue in cues(said, {1: "Ann", 2: "Speaker\n\n1"}.__getitem__)] == [
+        "Ann: Hello there.",
+        "Speaker 1: How are you?",
+        "Ann: Fine. And you?",
+        "Speaker 1: I am very well, thank you.",
+    ]
 
 
 def test_an_hour_without_a_pause_or_a_full_stop_is_parted_well() -> None:

@@ -21,6 +21,7 @@ from services.gateway.protocols.openai_diarized import (
     DiarizedDeltas,
     Labels,
     diarized_body,
+    diarized_text,
     labels_for,
 )
 from services.gateway.protocols.openai_form import Wish, check_model, model_name, read_wish
@@ -83,7 +84,9 @@ async def _serve(gateway: Gateway, request: Request, task: Task) -> Response:
                 await _run(gateway, session, wish)
                 leave.cancel()
         spoken = Spoken.of(session.transcript, _language(session, info))
-    labels = labels_for(wish.names, session.transcript)
+    labels = None
+    if wish.diarized:
+        labels = labels_for(wish.names, session.transcript, numbered=wish.numbered)
     # An hour of words takes a while to lay out.
     return await asyncio.to_thread(_response, spoken, wish, task, labels)
 
@@ -113,7 +116,7 @@ async def _tell(
     transcript = session.transcript
     deltas: Deltas | DiarizedDeltas
     if wish.diarized:
-        deltas = DiarizedDeltas(transcript, wish.names)
+        deltas = DiarizedDeltas(transcript, Labels(wish.names, numbered=wish.numbered))
     else:
         deltas = Deltas(transcript, with_probabilities=wish.with_probabilities)
 
@@ -145,22 +148,27 @@ def _language(session: Session, info: ModelInfo) -> str:
     return "en" if session.config.task is Task.TRANSLATE else language_of(session, info)
 
 
-def _response(spoken: Spoken, wish: Wish, task: Task, labels: Labels) -> Response:
+def _response(spoken: Spoken, wish: Wish, task: Task, labels: Labels | None) -> Response:
+    label_of = labels.of if labels else None
     match wish.response_format:
         case "text":
-            return Response(spoken.text + "\n", media_type="text/plain")
+            text = diarized_text(spoken, labels) if labels else spoken.text
+            return Response(text + "\n", media_type="text/plain")
         case "srt":
-            return Response(subtitles.srt(subtitles.cues(spoken.words)), media_type="text/plain")
+            cues = subtitles.cues(spoken.words, label_of)
+            return Response(subtitles.srt(cues), media_type="text/plain")
         case "vtt":
-            return Response(subtitles.vtt(subtitles.cues(spoken.words)), media_type="text/vtt")
+            cues = subtitles.cues(spoken.words, label_of)
+            return Response(subtitles.vtt(cues), media_type="text/vtt")
         case "verbose_json":
             body = verbose_body(
                 spoken,
                 task=task.value,
                 with_words=wish.with_words,
                 temperature=wish.temperature,
+                label_of=label_of,
             )
-        case "diarized_json":
+        case _ if labels:
             body = diarized_body(spoken, labels)
         case _:
             body = json_body(spoken, with_probabilities=wish.with_probabilities)

@@ -12,12 +12,20 @@ from services.gateway.transcript import Transcript
 
 
 class Labels:
-    """What speakers are called: A, B and so on as they appear, but for those who are known."""
+    """What speakers are called, as they appear, but for those who are known."""
 
-    def __init__(self, names: Sequence[str] = ()) -> None:
-        """Know the names of the speakers 1, 2 and so on."""
+    def __init__(self, names: Sequence[str] = (), *, numbered: bool = False) -> None:
+        """Know the names of the speakers 1, 2 and so on.
+
+        Args:
+            names: Theirs.
+            numbered: Whether the others are Speaker 1, Speaker 2 and so on, for people to read, and
+                not A, B and so on.
+
+        """
         self._names = names
-        self._free = (letters for letters in _letters() if letters not in names)
+        made = _numbers() if numbered else _letters()
+        self._free = (label for label in made if label not in names)
         self._given: dict[int, str] = {}
 
     def forget_names(self) -> None:
@@ -33,9 +41,9 @@ class Labels:
         return self._given[speaker]
 
 
-def labels_for(names: Sequence[str], transcript: Transcript) -> Labels:
+def labels_for(names: Sequence[str], transcript: Transcript, *, numbered: bool) -> Labels:
     """The labels for a transcript; nobody is called by name whom nobody could recognise."""
-    labels = Labels(names)
+    labels = Labels(names, numbered=numbered)
     if _is_undiarized(transcript):
         labels.forget_names()
     return labels
@@ -44,25 +52,29 @@ def labels_for(names: Sequence[str], transcript: Transcript) -> Labels:
 def diarized_body(spoken: Spoken, labels: Labels) -> Body:
     """The body of ``response_format=diarized_json``."""
     turns = _Turns(labels)
-    told = [
-        turns.add(spoken.words[part.first_word : part.end_word], spoken.duration_s)
-        for part in segments(spoken.words)
-    ]
+    told = turns.add_all(spoken)
     return {
         "task": "transcribe",
         "duration": round(spoken.duration_s, 3),
         "text": turns.text,
-        "segments": [segment for segment, _ in told],
+        "segments": told,
         "usage": usage(spoken),
     }
+
+
+def diarized_text(spoken: Spoken, labels: Labels) -> str:
+    """A line for each turn of a speaker."""
+    turns = _Turns(labels)
+    turns.add_all(spoken)
+    return turns.text
 
 
 class DiarizedDeltas:
     """A growing transcript as the events of ``stream=true``: each segment once it has ended."""
 
-    def __init__(self, transcript: Transcript, names: Sequence[str]) -> None:
+    def __init__(self, transcript: Transcript, labels: Labels) -> None:
         self._transcript = transcript
-        self._labels = Labels(names)
+        self._labels = labels
         self._turns = _Turns(self._labels)
         self._num_words = 0
 
@@ -102,6 +114,13 @@ class _Turns:
         self._speaker = ""
         self.text = ""
 
+    def add_all(self, spoken: Spoken) -> list[Body]:
+        """Everything -> its segments."""
+        return [
+            self.add(spoken.words[part.first_word : part.end_word], spoken.duration_s)[0]
+            for part in segments(spoken.words)
+        ]
+
     def add(self, words: Sequence[Word], duration_s: float) -> tuple[Body, str]:
         """The words of a segment -> the segment, and what it adds to the text."""
         speaker = self._labels.of(words[0].speaker)
@@ -126,6 +145,10 @@ class _Turns:
 def _is_undiarized(transcript: Transcript) -> bool:
     """Whether speakers are not told apart any more, and may never have been."""
     return any(notice.stage == "diarizer" and not notice.retryable for notice in transcript.notices)
+
+
+def _numbers() -> Iterator[str]:
+    return (f"Speaker {number}" for number in count(1))
 
 
 def _letters() -> Iterator[str]:

@@ -12,10 +12,13 @@ from services.gateway.languages import language_code
 from services.gateway.pools import ModelInfo
 from services.gateway.protocols.http_errors import RefusedError
 from services.gateway.session import Task
+from services.gateway.session_config import MAX_SPEAKERS
 from services.gateway.uploads import Upload
 
 DIARIZED = "diarized_json"
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt", DIARIZED)
+_READ = frozenset({"text", "srt", "vtt"})
+"""The formats that are for people."""
 _STREAMED = frozenset({"json", "text", DIARIZED})
 _GRANULARITIES = ("word", "segment")
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -25,6 +28,7 @@ _DATA_URL = re.compile(r"data:([^,]*?);base64", re.IGNORECASE)
 _MAX_KNOWN = 4
 """As with OpenAI."""
 _MAX_NAME_CHARS = 100
+_COUNT = re.compile(r"[0-9]{1,2}")
 _DATED = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
@@ -55,13 +59,18 @@ class Wish:
     streamed: bool
     """Whether the text is to come while it is found, for the formats that are only text."""
     keywords: tuple[str, ...]
+    diarized: bool
+    """Whether speakers are to be told apart; what follows matters only then."""
+    num_speakers: int
+    """How many there are; 0: unknown."""
+    max_speakers: int
+    """Most there can be; 0: unknown."""
     known_speakers: tuple[KnownSpeaker, ...]
-    """Of ``diarized_json``; for other formats they do not matter."""
 
     @property
-    def diarized(self) -> bool:
-        """Whether speakers are to be told apart."""
-        return self.response_format == DIARIZED
+    def numbered(self) -> bool:
+        """Whether people read the labels of speakers, and not programs."""
+        return self.response_format in _READ
 
     @property
     def names(self) -> list[str]:
@@ -78,7 +87,8 @@ def read_wish(upload: Upload) -> Wish:
     """
     response_format = _one_of("response_format", upload.text("response_format") or "json", FORMATS)
     names, references = upload.texts("known_speaker_names"), upload.texts(_REFERENCES)
-    return Wish(
+    diarized = _flag(upload, "diarize") or response_format == DIARIZED
+    wish = Wish(
         file=_file(upload),
         model=model_name(upload.text("model")),
         language_code=_language(upload.text("language") or _only(upload.texts("languages"))),
@@ -89,8 +99,13 @@ def read_wish(upload: Upload) -> Wish:
         with_probabilities="logprobs" in upload.texts("include"),
         streamed=_flag(upload, "stream") and response_format in _STREAMED,
         keywords=tuple(upload.texts("keywords")),
-        known_speakers=_known(names, references) if response_format == DIARIZED else (),
+        diarized=diarized,
+        num_speakers=_count(upload, "num_speakers"),
+        max_speakers=_count(upload, "max_speakers"),
+        known_speakers=_known(names, references) if diarized else (),
     )
+    _check_numbers(wish)
+    return wish
 
 
 def model_name(written: str) -> str:
@@ -108,7 +123,8 @@ def check_model(info: ModelInfo, wish: Wish, task: Task) -> None:
     if task not in info.tasks:
         raise _refused("model", f"model {info.name} cannot {task.value}", "unsupported_model")
     if wish.diarized and task is Task.TRANSLATE:
-        raise _refused("response_format", "translations do not say who speaks")
+        param = "response_format" if wish.response_format == DIARIZED else "diarize"
+        raise _refused(param, "translations do not say who speaks")
     if wish.language_code and wish.language_code not in info.language_codes:
         message = f"model {info.name} does not understand language {wish.language_code!r}"
         raise _refused("language", message, "unsupported_language")
@@ -152,6 +168,16 @@ def _known(names: Sequence[str], references: Sequence[str]) -> tuple[KnownSpeake
     )
 
 
+def _check_numbers(wish: Wish) -> None:
+    if wish.max_speakers and wish.num_speakers > wish.max_speakers:
+        message = f"there are {wish.num_speakers} speakers, and no more than {wish.max_speakers}"
+        raise _refused("num_speakers", message)
+    most = wish.num_speakers or wish.max_speakers
+    if most and len(wish.known_speakers) > most:
+        message = f"{len(wish.known_speakers)} of {most} speakers cannot be known"
+        raise _refused("known_speaker_names", message)
+
+
 def _data(number: int, reference: str) -> tuple[str, bytes]:
     """The MIME type in a data URL, and what it holds."""
     head, comma, encoded = reference.partition(",")
@@ -181,6 +207,13 @@ def _temperature(written: str) -> float:
     if not 0 <= value <= 1:
         raise _refused("temperature", f"temperature {written!r} is not a number from 0 to 1")
     return value
+
+
+def _count(upload: Upload, name: str) -> int:
+    written = upload.text(name).strip() or "0"
+    if not _COUNT.fullmatch(written) or int(written) > MAX_SPEAKERS:
+        raise _refused(name, f"{name} {written!r} is not a whole number from 0 to {MAX_SPEAKERS}")
+    return int(written)
 
 
 def _flag(upload: Upload, name: str) -> bool:

@@ -21,7 +21,7 @@ async def diarization_of(wish: Wish) -> Diarization | None:
     if not wish.diarized:
         return None
     speech = [await _speech(*numbered) for numbered in enumerate(wish.known_speakers, 1)]
-    return Diarization(enrolled=tuple(speech))
+    return Diarization(wish.max_speakers, wish.num_speakers, tuple(speech))
 
 
 async def _speech(number: int, known: KnownSpeaker) -> bytes:

@@ -3,7 +3,7 @@
 import math
 import zlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +100,14 @@ def _log_probabilities(words: Sequence[Word]) -> list[Body]:
     ]
 
 
-def verbose_body(spoken: Spoken, *, task: str, with_words: bool, temperature: float) -> Body:
+def verbose_body(
+    spoken: Spoken,
+    *,
+    task: str,
+    with_words: bool,
+    temperature: float,
+    label_of: Callable[[int], str] | None = None,
+) -> Body:
     """The body of ``response_format=verbose_json``.
 
     Args:
@@ -109,14 +116,22 @@ def verbose_body(spoken: Spoken, *, task: str, with_words: bool, temperature: fl
         with_words: Whether the client wants times of words. Those of segments always come, because
             clients count on them.
         temperature: What the client asked for; segments say what was used, where that is known.
+        label_of: What a speaker is called; None: who speaks does not matter.
 
     """
+
+    def said_by(word: Word) -> Body:
+        return {"speaker": label_of(word.speaker)} if label_of else {}
+
     body: Body = {
         "task": task,
         "language": english_name(spoken.language_code),
         "duration": round(spoken.duration_s, 3),
         "text": spoken.text,
-        "segments": _segments(spoken, temperature),
+        "segments": [
+            segment | said_by(spoken.words[part.first_word])
+            for part, segment in _segments(spoken, temperature)
+        ],
         "usage": usage(spoken),
     }
     if with_words:
@@ -124,6 +139,7 @@ def verbose_body(spoken: Spoken, *, task: str, with_words: bool, temperature: fl
             {
                 "word": word.text.strip(),
                 **span(spoken.duration_s, word.first_sample, word.end_sample),
+                **said_by(word),
             }
             for word in spoken.words
         ]
@@ -142,14 +158,14 @@ def span(duration_s: float, first_sample: int, end_sample: int) -> dict[str, flo
     return {"start": round(start_s, 3), "end": round(end_s, 3)}
 
 
-def _segments(spoken: Spoken, temperature: float) -> list[Body]:
+def _segments(spoken: Spoken, temperature: float) -> list[tuple[Segment, Body]]:
     parts = list(segments(spoken.words))
     texts = [text_of(spoken.words[part.first_word : part.end_word]) for part in parts]
     if texts:
         # So that the texts of all segments together are the text.
         texts[0], texts[-1] = texts[0].lstrip(), texts[-1].rstrip()
     return [
-        _segment(spoken, number, part, text, temperature)
+        (part, _segment(spoken, number, part, text, temperature))
         for number, (part, text) in enumerate(zip(parts, texts, strict=True))
     ]
 
