@@ -140,6 +140,13 @@ def transcribe_files(
     language: LanguageOption = "",
     model: Annotated[str, typer.Option(help="Model; unset: the server's own, or base.")] = "",
     prompt: Annotated[str, typer.Option(help="Names and terms that may occur.")] = "",
+    diarize: Annotated[bool, typer.Option("--diarize", help="Say who says what.")] = False,
+    speakers: Annotated[
+        int, typer.Option(min=0, max=60, help="How many there are; 0: unknown. Implies --diarize.")
+    ] = 0,
+    max_speakers: Annotated[
+        int, typer.Option(min=0, max=60, help="Most there can be, likewise.")
+    ] = 0,
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds the server may take for one recording.")
     ] = 3600,
@@ -151,7 +158,18 @@ def transcribe_files(
         targets = transcribe.outputs(files, output, format)
     except (ValueError, OSError) as error:
         console.fail(str(error))
-    request = transcribe.Request(format, language, model, prompt, api_key, timeout)
+    told_apart = diarize or bool(speakers or max_speakers)
+    request = transcribe.Request(
+        format=format,
+        language=language,
+        model=model,
+        prompt=prompt,
+        diarize=told_apart,
+        num_speakers=speakers,
+        max_speakers=max_speakers,
+        api_key=api_key,
+        timeout_s=timeout,
+    )
     url = server or _DEFAULT_SERVER
     if server or asyncio.run(transcribe.running_server(url)):
         failed = asyncio.run(transcribe.transcribe(url, files, targets, request))
@@ -162,7 +180,8 @@ def transcribe_files(
             nonlocal failed
             failed = await transcribe.transcribe(mesh.http_url, files, targets, request)
 
-        _run(_own_mesh(model or "base", threads), job, offline=offline)
+        options = _own_mesh(model or "base", threads, diarizer=told_apart)
+        _run(options, job, offline=offline)
     if failed:
         raise typer.Exit(1)
 
@@ -302,10 +321,18 @@ def version() -> None:
     console.out.print(metadata.version("voxmesh"))
 
 
-def _own_mesh(model: str, threads: int, *, metrics: bool = False) -> MeshOptions:
+def _own_mesh(
+    model: str, threads: int, *, metrics: bool = False, diarizer: bool = False
+) -> MeshOptions:
     """A mesh for one job: on free ports, and quick to stop."""
     options = MeshOptions(
-        model=model, port=0, grpc_port=0, threads=threads, drain_s=1, private=True
+        model=model,
+        port=0,
+        grpc_port=0,
+        threads=threads,
+        diarizer=diarizer,
+        drain_s=1,
+        private=True,
     )
     return options.with_free_metrics_port() if metrics else options
 

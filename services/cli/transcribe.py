@@ -40,6 +40,12 @@ class Request:
     language: str = ""
     model: str = ""
     prompt: str = ""
+    diarize: bool = False
+    """Whether it is told who says what."""
+    num_speakers: int = 0
+    """How many there are; 0: unknown."""
+    max_speakers: int = 0
+    """Most there can be; 0: unknown."""
     api_key: str = ""
     timeout_s: float = 3600.0
     """How long the server may work on one recording before it answers."""
@@ -47,6 +53,10 @@ class Request:
     def fields(self) -> dict[str, str]:
         """The form fields, without those that are the server's choice."""
         chosen = {"language": self.language, "prompt": self.prompt}
+        if self.diarize:
+            numbers = {"num_speakers": self.num_speakers, "max_speakers": self.max_speakers}
+            chosen |= {"diarize": "true"}
+            chosen |= {name: str(number) for name, number in numbers.items() if number}
         # The API wants a model from every client; this name stands for the server's own.
         return {
             "model": self.model or "whisper-1",

@@ -211,6 +211,29 @@ def test_subtitles_go_into_a_file(
     assert "fail better" in text.casefold()
 
 
+@pytest.mark.parametrize(
+    ("kind", "pattern"),
+    [
+        ("text", r"^Speaker (\d+): \S"),
+        ("srt", r"-->.*\nSpeaker (\d+): \S"),
+        ("vtt", r"-->.*\nSpeaker (\d+): \S"),
+        ("json", r'"speaker":"([A-Z])"'),
+        ("verbose_json", r'"speaker":"([A-Z])"'),
+    ],
+)
+def test_two_people_are_told_apart_in_every_format(
+    mesh_tiny: "ServedMesh", speech: Path, kind: str, pattern: str
+) -> None:
+    result = voxmesh(
+        *("transcribe", "--server", mesh_tiny.http_url, "--language", "en", "--format", kind),
+        *("--speakers", "2", str(speech / "sample.wav")),
+    )
+    assert result.returncode == 0, result.stderr
+    turns = re.findall(pattern, result.stdout, re.MULTILINE)
+    assert set(turns) == ({"1", "2"} if kind in {"text", "srt", "vtt"} else {"A", "B"})
+    assert len(turns) > 3
+
+
 def test_what_is_no_recording_fails_alone_with_the_servers_reason(
     mesh_tiny: "ServedMesh", speech: Path, tmp_path: Path
 ) -> None:
@@ -248,9 +271,11 @@ def test_the_demo_shows_captions_and_numbers(models: "Models", speech: Path) -> 
 
 def test_without_a_server_a_mesh_is_started_for_the_job(models: "Models", speech: Path) -> None:
     models("tiny.en")
+    models("diarizer-online")
     result = voxmesh(
-        *("transcribe", "--offline", "--model", "tiny.en", "--language", "en"),
+        *("transcribe", "--offline", "--model", "tiny.en", "--language", "en", "--diarize"),
         str(speech / "beckett.wav"),
     )
     assert result.returncode == 0, result.stderr
-    assert plain(result.stdout) == BECKETT
+    assert result.stdout.startswith("Speaker 1: ")
+    assert plain(result.stdout.removeprefix("Speaker 1: ")) == BECKETT

@@ -45,6 +45,29 @@ async def test_recordings_are_transcribed_in_order_and_a_bad_one_stops_nobody(
     }
 
 
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (Request(), {}),
+        (Request(num_speakers=2, max_speakers=3), {}),
+        (Request(diarize=True), {"diarize": "true"}),
+        (
+            Request("srt", diarize=True, num_speakers=2),
+            {"diarize": "true", "num_speakers": "2"},
+        ),
+        (
+            Request("json", diarize=True, max_speakers=4),
+            {"diarize": "true", "max_speakers": "4"},
+        ),
+    ],
+)
+def test_who_speaks_is_asked_for_only_where_it_matters(
+    request_: Request, expected: dict[str, str]
+) -> None:
+    fields = request_.fields()
+    assert {name: fields[name] for name in fields.keys() - {"model", "response_format"}} == expected
+
+
 async def test_transcripts_go_to_files_of_their_kind(
     server: FakeServer, recordings: list[Path], tmp_path: Path
 ) -> None:

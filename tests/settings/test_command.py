@@ -273,6 +273,20 @@ def test_what_a_job_is_told_its_own_mesh_is_told(
     assert {variable: mesh.told(variable) for variable in flip.effect} == flip.effect
 
 
+@flips(
+    "voxmesh transcribe",
+    diarize={False: False, True: True},
+    speakers={0: False, 2: True},
+    max_speakers={0: False, 4: True},
+)
+def test_a_job_that_tells_speakers_apart_has_a_diarizer(
+    flip: Flip, meshes: list[RecordedMesh], recordings: Path
+) -> None:
+    voxmesh("transcribe", "--offline", *option(flip), str(recordings / "one.wav"))
+    [mesh] = meshes
+    assert mesh.options.diarizer is flip.effect
+
+
 # --- transcribe
 
 
@@ -282,6 +296,9 @@ def test_what_a_job_is_told_its_own_mesh_is_told(
     language={"": ("language", None), "de": ("language", b"de")},
     model={"": ("model", b"whisper-1"), "tiny.en": ("model", b"tiny.en")},
     prompt={"": ("prompt", None), "Ada": ("prompt", b"Ada")},
+    diarize={False: ("diarize", None), True: ("diarize", b"true")},
+    speakers={0: ("num_speakers", None), 2: ("num_speakers", b"2")},
+    max_speakers={0: ("diarize", None), 4: ("diarize", b"true")},
 )
 def test_what_transcribe_is_told_the_server_is_asked_for(
     flip: Flip, server: FakeServer, recordings: Path
