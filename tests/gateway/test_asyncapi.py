@@ -383,7 +383,10 @@ def appends(duration_s: float, rate_hz: int = 24_000) -> list[str]:
 
 
 COMMIT = event("input_audio_buffer.commit")
-TURNS = {"turn_detection": {"type": "server_vad", "silence_duration_ms": 300}}
+TURNS = {
+    "turn_detection": {"type": "server_vad", "silence_duration_ms": 300},
+    "input_audio_transcription": {"model": "gpt-4o-transcribe-diarize"},
+}
 COMPLETED = f"{TRANSCRIPTION}.completed"
 
 

@@ -457,6 +457,46 @@ async def test_rivas_clients_get_utterances_and_then_everything(protocols: tuple
     assert "error" not in client.kinds()
 
 
+@pytest.mark.parametrize("model", ["gpt-4o-transcribe-diarize", "gpt-4o-transcribe"])
+@pytest.mark.parametrize("beta", [True, False])
+async def test_a_model_of_that_name_says_who_spoke(model: str, beta: bool) -> None:
+    diarizer = FakeDiarizer([(1, 0, 2 * RATE), (2, 7 * RATE // 2, 6 * RATE)])
+    async with (
+        mesh_at_port(1.0, 1.5, 4.0, diarizer=diarizer) as (_, port),
+        connected(port) as client,
+    ):
+        if beta:
+            session = {"input_audio_transcription": {"model": model}}
+            told = await client.configure("transcription_session.update", session)
+            shown = told["session"]["input_audio_transcription"]
+        else:
+            told = await client.update(
+                type="transcription", audio={"input": {"transcription": {"model": model}}}
+            )
+            shown = input_of(told)["transcription"]
+        assert shown["model"] == model
+        await client.say(6)
+        await client.until(COMPLETED, times=2)
+    wanted = model.endswith("diarize")
+    items = [item["item_id"] for item in client.of(COMPLETED)]
+    segments = client.of(f"{TRANSCRIPTION}.segment")
+    assert [(one["item_id"], one["text"], one["speaker"]) for one in segments] == (
+        [(items[0], "w0 w1", "A"), (items[1], "w2", "B")] if wanted else []
+    )
+    assert len(diarizer.opens) == wanted
+
+
+async def test_without_a_diarizer_everybody_is_one_speaker() -> None:
+    async with (
+        mesh_at_port(1.0, 4.0) as (_, port),
+        connected(port, "?intent=transcription&model=gpt-4o-transcribe-diarize") as client,
+    ):
+        await client.say(6)
+        await client.until(COMPLETED, times=2)
+    segments = client.of(f"{TRANSCRIPTION}.segment")
+    assert [(one["text"], one["speaker"]) for one in segments] == [("w0", "A"), ("w1", "A")]
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 async def test_rivas_clients_may_ask_who_spoke(wanted: bool) -> None:
     diarizer = FakeDiarizer([(1, 0, 2 * RATE), (2, 7 * RATE // 2, 6 * RATE)])

@@ -12,6 +12,7 @@ from services.gateway.transcript import Transcript
 
 RATE = 16_000
 DELTA = "conversation.item.input_audio_transcription.delta"
+SEGMENT = "conversation.item.input_audio_transcription.segment"
 COMPLETED = "conversation.item.input_audio_transcription.completed"
 LIFE = [
     "input_audio_buffer.speech_started",
@@ -140,6 +141,88 @@ def test_words_that_come_after_their_turn_are_not_lost() -> None:
     transcript.finish()
     told += [*items.news(), *items.detach()]
     assert [item["transcript"] for item in of(told, COMPLETED)] == ["", "late"]
+
+
+@given(
+    history=st.lists(
+        st.tuples(st.integers(1, 4), st.lists(st.integers(1, 3), min_size=4, max_size=4)),
+        max_size=5,
+    ),
+    each=st.booleans(),
+)
+def test_every_word_is_in_a_segment_of_its_item_and_its_speaker(
+    history: list[tuple[int, list[int]]], each: bool
+) -> None:
+    transcript, items = Transcript(), Items(beta=False)
+    items.with_speakers = True
+    items.attach(transcript, 0)
+    told: list[Message] = []
+    said: list[Word] = []
+    at = RATE
+    for count, speakers in history:
+        transcript.start_speech(at)
+        for index in range(count):
+            start = at + index * RATE // 2
+            mark = "." * (index % 2)
+            said.append(Word(f" W{start}{mark}", start, start + 4000, speaker=speakers[index]))
+            transcript.commit(said[-1:])
+            if each:
+                told += items.news()
+        end = at + count * RATE // 2
+        transcript.end_speech(end)
+        transcript.decide(end)
+        told += items.news()
+        at = end + 3 * RATE
+    transcript.received_sample = at
+    transcript.finish()
+    told += items.detach()
+    check(told, said)
+    segments = of(told, SEGMENT)
+    assert " ".join(segment["text"] for segment in segments) == text_of(said).strip()
+    labels = {word.text.strip(): word.speaker for word in said}
+    for segment in segments:
+        assert len({labels[text] for text in segment["text"].split()}) == 1
+    named: dict[str, int] = {}
+    for segment in segments:
+        speaker = labels[segment["text"].split()[0]]
+        assert named.setdefault(segment["speaker"], speaker) == speaker
+    assert list(named) == [*"ABC"][: len(named)]
+    assert len({segment["id"] for segment in segments}) == len(segments)
+    for item in of(told, COMPLETED):
+        mine = [event for event in told if event.get("item_id") == item["item_id"]]
+        texts = [segment["text"] for segment in of(mine, SEGMENT)]
+        assert " ".join(texts) == item["transcript"]
+        assert mine[-1] == item
+
+
+def test_segments_are_told_when_they_have_ended_on_the_clock_of_the_connection() -> None:
+    items = Items(beta=False)
+    items.with_speakers = True
+    found: list[list[tuple[str, str, float, float]]] = []
+    for base in (0, 10 * RATE):
+        transcript = Transcript()
+        items.attach(transcript, base)
+        transcript.start_speech(0)
+        words = [
+            Word(" Are", 0, 4000, speaker=1),
+            Word(" you?", 4000, 8000, speaker=1),
+            Word(" Yes.", 16_000, 20_000, speaker=2),
+        ]
+        transcript.commit(words[:2])
+        told = [*items.news()]
+        transcript.commit(words[2:])
+        told += [*items.news(), {"type": "end of turn"}]
+        transcript.end_speech(2 * RATE)
+        transcript.decide(2 * RATE)
+        told += items.news()
+        kinds = [m["type"] for m in told if m["type"] in {DELTA, SEGMENT, COMPLETED, "end of turn"}]
+        assert kinds == [DELTA, DELTA, SEGMENT, "end of turn", SEGMENT, COMPLETED]
+        fields = ("text", "speaker", "start", "end")
+        found.append([tuple(m[field] for field in fields) for m in of(told, SEGMENT)])
+    assert found == [
+        [("Are you?", "A", 0.0, 0.5), ("Yes.", "B", 1.0, 1.25)],
+        [("Are you?", "C", 10.0, 10.5), ("Yes.", "D", 11.0, 11.25)],
+    ]
 
 
 def test_positions_are_those_of_the_connection() -> None:

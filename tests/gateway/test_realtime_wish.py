@@ -6,7 +6,7 @@ import pytest
 
 from services.gateway.protocols.http_errors import RefusedError
 from services.gateway.protocols.realtime_wish import Wish, first_wish, updated
-from services.gateway.session_config import SessionConfig
+from services.gateway.session_config import Diarization, SessionConfig
 
 BASE = SessionConfig("s", "test")
 
@@ -105,6 +105,21 @@ def test_a_language_is_told_where_only_one_is_named(
 )
 def test_models_that_converse_transcribe_too(written: str, asked: str) -> None:
     assert first_wish(model=written, audio_format="").config(BASE).model == asked
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("gpt-4o-transcribe-diarize", Diarization()),
+        ("gpt-4o-transcribe-diarize-2025-10-15", Diarization()),
+        ("gpt-4o-transcribe", None),
+        ("", None),
+    ],
+)
+def test_a_model_that_is_called_so_tells_speakers_apart(
+    written: str, expected: Diarization | None
+) -> None:
+    assert first_wish(model=written, audio_format="").config(BASE).diarization == expected
 
 
 def test_an_address_may_name_the_rate() -> None:

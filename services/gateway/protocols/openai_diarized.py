@@ -32,6 +32,10 @@ class Labels:
         """Call nobody by name from now on."""
         self._names = ()
 
+    def forget_speakers(self) -> None:
+        """Whoever speaks from now on is somebody new."""
+        self._given = {}
+
     def of(self, speaker: int) -> str:
         """What a speaker is called, who counts from 1."""
         if speaker <= len(self._names):

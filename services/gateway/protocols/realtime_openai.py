@@ -146,6 +146,7 @@ class Openai:
         self._wish = wish
         self.view.turns = wish.turns
         self.view.with_logprobs = wish.with_logprobs
+        self.view.with_speakers = wish.diarized
 
     def _shown(self, *, flat: bool) -> Body:
         shown = self._wish.shown_flat() if flat else self._wish.shown()

@@ -1,7 +1,8 @@
 """A transcript as the items of ``/v1/realtime``: one for each turn, or for each commit.
 
 What a client is told of an item is only ever added to: its deltas, one after the other, are its
-transcript. The deltas of an item come before those of the next one.
+transcript. The deltas of an item come before those of the next one. Who wants to know who speaks is
+told of each segment of an item when it has ended, behind its deltas.
 """
 
 import math
@@ -12,8 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from services.common.timeline import SAMPLE_RATE_HZ, samples_of_ms, seconds
-from services.common.words import Word
+from services.common.words import Word, text_of
+from services.gateway.protocols.openai_diarized import Labels
+from services.gateway.protocols.openai_view import span
 from services.gateway.protocols.realtime_wish import TurnDetection
+from services.gateway.segments import segments
 from services.gateway.transcript import Transcript
 
 Message: TypeAlias = dict[str, Any]
@@ -35,6 +39,8 @@ class Item:
     transcript: str = ""
     logprobs: list[Message] = field(default_factory=list)
     """Of its words, if the client wants to know."""
+    segment: list[Word] = field(default_factory=list)
+    """The words of the segment that may go on, likewise."""
     span: int | None = None
     """Index of its speech in the transcript; None: the client has committed it."""
     decided: bool = False
@@ -58,7 +64,10 @@ class Items:
         self.turns: TurnDetection | None = TurnDetection()
         """When turns end by themselves; None: the client ends them."""
         self.with_logprobs = False
+        self.with_speakers = False
         self._item_events = ("created",) if beta else ("added", "done")
+        self._labels = Labels()
+        self._num_segments = 0
         self._transcript = Transcript()
         self._base = 0
         self._num_words = 0
@@ -77,6 +86,8 @@ class Items:
     def attach(self, transcript: Transcript, base_sample: int) -> None:
         """Go on with another transcript, which starts here."""
         self._transcript = transcript
+        # Its speakers are counted anew, and nobody knows who is whom.
+        self._labels.forget_speakers()
         self._base = base_sample
         self._num_words = 0
         self._span = 0
@@ -202,6 +213,7 @@ class Items:
             if not self._is_decided(item):
                 return
             self._closed.popleft()
+            yield from self._segments(item, over=True)
             yield self._completed(item)
         if self._discarding or self._num_words == len(self._transcript.words):
             return
@@ -239,6 +251,31 @@ class Items:
             told["logprobs"] = _logprobs(texts, added)
             item.logprobs += told["logprobs"]
         yield {"type": f"{_TRANSCRIPTION}.delta", **told}
+        if self.with_speakers:
+            item.segment += added
+            yield from self._segments(item, over=False)
+
+    def _segments(self, item: Item, *, over: bool) -> Iterator[Message]:
+        """Those that have ended; all of them, if the item is over."""
+        words = item.segment
+        for part in segments(words):
+            if part.end_word == len(words) and not over:
+                item.segment = words[part.first_word :]
+                return
+            yield self._segment(item, words[part.first_word : part.end_word])
+        item.segment = []
+
+    def _segment(self, item: Item, words: Sequence[Word]) -> Message:
+        self._num_segments += 1
+        return {
+            "type": f"{_TRANSCRIPTION}.segment",
+            "id": f"seg_{self._num_segments:03}",
+            "item_id": item.id,
+            "content_index": 0,
+            "text": text_of(words).strip(),
+            "speaker": self._labels.of(words[0].speaker),
+            **span(math.inf, self._base + words[0].first_sample, self._base + words[-1].end_sample),
+        }
 
     def _completed(self, item: Item) -> Message:
         told: Message = {

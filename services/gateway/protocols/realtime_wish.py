@@ -4,6 +4,7 @@
 |---|---|---|
 | ``audio.input.format``, ``input_audio_format`` | yes | PCM of any rate, u-law or A-law at 8 kHz |
 | ``...transcription.model`` | yes | a model of ours, or any of the names in ``_DEFAULT_MODELS`` |
+| | | ``gpt-4o-transcribe-diarize``: who says it, too |
 | ``...transcription.language`` | yes | absent: the only one of ``languages``, else detected |
 | ``...transcription.prompt``, ``keywords`` | yes | what the recogniser is told |
 | ``turn_detection`` | yes | ``server_vad``, ``semantic_vad``; null: the client commits |
@@ -21,7 +22,7 @@ from services.gateway.audio_input import Encoding, RawFormat
 from services.gateway.languages import language_code
 from services.gateway.protocols.http_errors import RefusedError
 from services.gateway.protocols.openai_form import model_name
-from services.gateway.session_config import SessionConfig
+from services.gateway.session_config import Diarization, SessionConfig
 
 Body: TypeAlias = dict[str, Any]
 
@@ -46,6 +47,9 @@ _LIVE_MODELS = ("gpt-realtime-whisper", "gpt-live-transcribe")
 _DEFAULT_MODELS = (*_LIVE_MODELS, "gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime")
 """Beginnings of names that the default pool answers to. Models that converse are among them: they
 stand in the address of clients that only want to be transcribed."""
+
+_DIARIZING_MODEL = "gpt-4o-transcribe-diarize"
+"""With this name a client asks who speaks; there is no other way."""
 
 _SILENCE_MS = {"low": 2000, "medium": 1000, "auto": 1000, "high": 500}
 """Silence that ends a turn of ``semantic_vad``: nobody judges here whether a sentence is over."""
@@ -113,6 +117,12 @@ class Wish:
         """Whether the client wants to know how probable words are."""
         return LOGPROBS in (self.include or ())
 
+    @property
+    def diarized(self) -> bool:
+        """Whether speakers are to be told apart."""
+        model = self.transcription.model if self.transcription else ""
+        return model_name(model) == _DIARIZING_MODEL
+
     def config(self, base: SessionConfig) -> SessionConfig:
         """What a session has to do for it.
 
@@ -128,6 +138,7 @@ class Wish:
             model=_known_model(wanted.model),
             prompt=wanted.prompt,
             hotwords=wanted.keywords,
+            diarization=Diarization() if self.diarized else None,
         )
         if self.turns is None:
             return config
