@@ -81,13 +81,7 @@ def spoken(speech: Path) -> bytes:
 @pytest.fixture(scope="session")
 def spoken_24k(spoken: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same at 24 kHz."""
-    resampler = AudioResampler(format="s16", layout="mono", rate=24_000)
-    frame = AudioFrame.from_ndarray(np.frombuffer(spoken, "<i2")[np.newaxis], "s16", "mono")
-    frame.sample_rate = 16_000
-    frames = [*resampler.resample(frame), *resampler.resample(None)]
-    path = tmp_path_factory.mktemp("protocols") / "24k.pcm"
-    path.write_bytes(b"".join(frame.to_ndarray().tobytes() for frame in frames))
-    return path
+    return write_24k(tmp_path_factory.mktemp("protocols") / "24k.pcm", spoken)
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +113,16 @@ def write_wav(path: Path, pcm: bytes, *, channels: int = 1) -> Path:
     with wave.open(str(path), "wb") as file:
         file.setparams((channels, 2, 16_000, 0, "NONE", ""))
         file.writeframes(pcm)
+    return path
+
+
+def write_24k(path: Path, pcm: bytes) -> Path:
+    """Make 24 kHz PCM of 16 kHz PCM."""
+    resampler = AudioResampler(format="s16", layout="mono", rate=24_000)
+    frame = AudioFrame.from_ndarray(np.frombuffer(pcm, "<i2")[np.newaxis], "s16", "mono")
+    frame.sample_rate = 16_000
+    frames = [*resampler.resample(frame), *resampler.resample(None)]
+    path.write_bytes(b"".join(frame.to_ndarray().tobytes() for frame in frames))
     return path
 
 

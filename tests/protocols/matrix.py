@@ -126,7 +126,8 @@ ROWS = (
         "O2",
         "{openai-3}, {openai-2} and {openai-1}, Realtime",
         "one item for each turn from start to `completed`, deltas that make its transcript; commits"
-        " and clears of its own, an empty commit is an error that ends nothing",
+        " and clears of its own, an empty commit is an error that ends nothing; segments with"
+        " speakers",
     ),
     Row("O3", "{openai-1}, Realtime, beta", "the same in the words of the beta"),
     Row(

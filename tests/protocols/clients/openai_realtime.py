@@ -1,7 +1,8 @@
 """Plays 24 kHz PCM to OpenAI's SDK for Python, and writes every event that comes.
 
 ``openai_realtime.py BASE_URL KEY AUDIO RUN...``, where a run is ``turns`` (the gateway ends them,
-the program the silence behind them), ``commits`` (the program does) or ``beta``.
+the program the silence behind them), ``speakers`` (likewise, and it is told who speaks),
+``commits`` (the program does) or ``beta``.
 """
 
 import asyncio
@@ -38,7 +39,8 @@ def connected(run):
 
 
 async def configure(connection, run):
-    transcription = {"model": "gpt-4o-transcribe", "language": "en"}
+    model = "gpt-4o-transcribe-diarize" if run == "speakers" else "gpt-4o-transcribe"
+    transcription = {"model": model, "language": "en"}
     if run == "beta":
         await connection.transcription_session.update(
             session={
@@ -57,7 +59,7 @@ async def configure(connection, run):
                 "input": {
                     "format": {"type": "audio/pcm", "rate": 24000},
                     "transcription": {**transcription, "prompt": "Samuel Beckett"},
-                    "turn_detection": TURNS if run == "turns" else None,
+                    "turn_detection": None if run == "commits" else TURNS,
                 }
             },
             "include": LOGPROBS,

@@ -1,4 +1,4 @@
-"""OpenAI's SDK for Python and recordings: ``BASE_URL KEY WAV transcribe|translate``."""
+"""OpenAI's SDK for Python and recordings: ``BASE_URL KEY WAV transcribe|diarize|translate``."""
 
 import asyncio
 import json
@@ -70,9 +70,17 @@ async def transcriptions(recording):
         report("models", model)
 
 
+async def speakers(recording):
+    await ask("diarized_json", transcribe, file=recording, response_format="diarized_json")
+    await listen("speakers", file=recording, response_format="diarized_json")
+    extra = {"diarize": "true", "num_speakers": 2}
+    await ask("srt", transcribe, file=recording, response_format="srt", extra_body=extra)
+
+
 async def translations(recording):
     for form in ("json", "verbose_json"):
         await ask(form, translate, file=recording, response_format=form)
 
 
-asyncio.run({"transcribe": transcriptions, "translate": translations}[TASK](Path(WAV)))
+TASKS = {"transcribe": transcriptions, "diarize": speakers, "translate": translations}
+asyncio.run(TASKS[TASK](Path(WAV)))
