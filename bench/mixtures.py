@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.corpus import Recording
+from bench.corpus import Recording, TimedWord
 from services.common.audio import FloatArray, pcm_to_float
 from services.common.timeline import samples, seconds
 
@@ -27,6 +27,8 @@ _NOISE = 10 ** (-62 / 20)
 """Root mean square of the noise behind everything."""
 _TURN_S = (1.0, 12.0)
 """How long a turn is, at least and at most: a longer recording is cut at a silence."""
+_PAUSE_S = (0.1, 0.9)
+"""How long nobody speaks between two turns, at least and at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,24 @@ class SpokenBy:
 
 
 @dataclass(frozen=True, slots=True)
+class SaidWord:
+    """A word, when it is said, in seconds, and by whom."""
+
+    text: str
+    start_s: float
+    end_s: float
+    speaker: str
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """What people say, and who of them when."""
 
     id: str
     audio: FloatArray
     turns: tuple[SpokenBy, ...]
+    words: tuple[SaidWord, ...] = ()
+    """In order of their start; empty: nobody knows them."""
 
     @property
     def speakers(self) -> int:
@@ -58,10 +72,18 @@ class _Turn:
 
     audio: FloatArray
     speech: tuple[tuple[int, int], ...]
+    words: tuple[TimedWord, ...]
+    """From the piece's start."""
 
 
 def conversation(
-    recordings: Sequence[Recording], *, seed: int, speakers: int, overlap: float, length_s: float
+    recordings: Sequence[Recording],
+    *,
+    seed: int,
+    speakers: int,
+    overlap: float,
+    length_s: float,
+    longest_pause_s: float = _PAUSE_S[1],
 ) -> Conversation:
     """Let some people talk.
 
@@ -71,6 +93,7 @@ def conversation(
         speakers: How many people talk; all of them do before any of them does for long.
         overlap: Share of the time in which two talk at once, roughly.
         length_s: How long they talk.
+        longest_pause_s: How long nobody speaks between two turns, at most.
 
     """
     chance = random.Random(seed)
@@ -79,6 +102,7 @@ def conversation(
     gains = {person: 10 ** (chance.uniform(-4, 4) / 20) for person in people}
     mixed = np.zeros(samples(length_s), np.float32)
     turns: list[SpokenBy] = []
+    words: list[SaidWord] = []
     at, last, both, silent = samples(0.5), "", 0, set(people)
     while at < len(mixed) - samples(1):
         person = chance.choice([one for one in sorted(silent or people) if one != last])
@@ -86,10 +110,12 @@ def conversation(
         turn = chance.choice(said[person])
         num = len(turn.audio)
         # Whether the next one starts before the last one has ended.
-        begin = at + samples(chance.uniform(0.1, 0.9))
+        begin = at + samples(chance.uniform(_PAUSE_S[0], longest_pause_s))
         if turns and both < overlap * at:
             begin = max(0, at - samples(chance.uniform(0.3, 1.5)))
             both += at - begin
+        if begin >= len(mixed):
+            break
         end = min(begin + num, len(mixed))
         mixed[begin:end] += turn.audio[: end - begin] * np.float32(gains[person])
         turns += [
@@ -97,14 +123,25 @@ def conversation(
             for first, past in turn.speech
             if begin + first < end
         ]
+        later = [word.later(seconds(begin)) for word in turn.words]
+        words += [
+            SaidWord(word.text, word.start_s, word.end_s, person)
+            for word in later
+            if word.end_s <= seconds(end)
+        ]
         at, last = max(at, end), person
     noise = np.random.default_rng(seed).normal(0, _NOISE, len(mixed)).astype(np.float32)
     name = f"{speakers} people, {overlap:.0%} overlap, seed {seed}"
-    return Conversation(name, np.clip(mixed + noise, -1, 1), tuple(sorted(turns, key=_start)))
+    return Conversation(
+        name,
+        np.clip(mixed + noise, -1, 1),
+        tuple(sorted(turns, key=_start)),
+        tuple(sorted(words, key=_start)),
+    )
 
 
-def _start(turn: SpokenBy) -> float:
-    return turn.start_s
+def _start(said: SpokenBy | SaidWord) -> float:
+    return said.start_s
 
 
 def _said(recordings: Sequence[Recording]) -> Mapping[str, list[_Turn]]:
@@ -113,6 +150,7 @@ def _said(recordings: Sequence[Recording]) -> Mapping[str, list[_Turn]]:
     for recording in recordings:
         audio = pcm_to_float(recording.clip().pcm)
         stretches = speech(audio)
+        spoken = _spoken_in(stretches, recording.words)
         first = 0
         while first < len(stretches):
             begin = stretches[first][0]
@@ -125,9 +163,33 @@ def _said(recordings: Sequence[Recording]) -> Mapping[str, list[_Turn]]:
             end = stretches[last][1]
             if end - begin >= samples(_TURN_S[0]):
                 inside = tuple((a - begin, b - begin) for a, b in stretches[first : last + 1])
-                said[recording.speaker].append(_Turn(audio[begin:end], inside))
+                words = tuple(
+                    word.later(-seconds(begin)) for own in spoken[first : last + 1] for word in own
+                )
+                said[recording.speaker].append(_Turn(audio[begin:end], inside, words))
             first = last + 1
     return said
+
+
+def _spoken_in(
+    stretches: Sequence[tuple[int, int]], words: Sequence[TimedWord]
+) -> list[list[TimedWord]]:
+    """The words of each stretch of speech; what of a word lies in a silence is cut off.
+
+    Aligned words take the silence before them along, so a word is in the stretch that it shares
+    most with.
+    """
+    found: list[list[TimedWord]] = [[] for _ in stretches]
+    edges = [(seconds(begin), seconds(end)) for begin, end in stretches]
+    for word in words:
+        common = [min(word.end_s, end) - max(word.start_s, begin) for begin, end in edges]
+        most = max(common, default=0.0)
+        if most > 0:
+            index = common.index(most)
+            begin, end = edges[index]
+            inside = TimedWord(word.text, max(word.start_s, begin), min(word.end_s, end))
+            found[index].append(inside)
+    return found
 
 
 def speech(audio: FloatArray) -> list[tuple[int, int]]:

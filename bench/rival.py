@@ -4,10 +4,8 @@ It is given the weights that voxmesh uses, in the two forms that it wants, and o
 ships: its defaults decide on engine, numbers, beam and cadence.
 """
 
-import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +15,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from bench import environments
+from bench.environments import python_of
 from bench.mesh import Served, free_port
 from services.asr.engines.alignment_heads import dump_heads
 from services.asr.engines.whisper_weights import load_checkpoint, write_openai
@@ -67,12 +67,6 @@ SYSTEMS = (
 """Its two policies as they ship, and the one that ships with a beam without it."""
 
 
-def cache_dir() -> Path:
-    """Where the environment and the converted weights lie unless an option says otherwise."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "voxmesh" / "bench"
-
-
 def install(venv: Path) -> dict[str, str]:
     """Make the environment unless it is there; what it has, by package.
 
@@ -80,26 +74,7 @@ def install(venv: Path) -> dict[str, str]:
         CalledProcessError: A package could not be installed.
 
     """
-    if not _python(venv).exists():
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    if _versions(venv).get("whisperlivekit") != VERSION:
-        subprocess.run([_python(venv), "-m", "pip", "install", "-q", *REQUIREMENTS], check=True)
-    return _versions(venv)
-
-
-def _versions(venv: Path) -> dict[str, str]:
-    listed = subprocess.run(
-        [_python(venv), "-m", "pip", "list", "--format", "json"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    found = {package["name"]: package["version"] for package in json.loads(listed)}
-    return {name: found[name] for name in _NAMED if name in found}
-
-
-def _python(venv: Path) -> Path:
-    return venv / "bin" / "python"
+    return environments.install(venv, REQUIREMENTS, _NAMED)
 
 
 @contextmanager
@@ -123,7 +98,7 @@ def served(
     """
     port = free_port()
     ships_with = [str(venv / "bin" / "wlk"), "serve"]
-    command = [str(_python(venv)), "-c", _GREEDY] if system.greedy else ships_with
+    command = [str(python_of(venv)), "-c", _GREEDY] if system.greedy else ships_with
     command += ["--host", "127.0.0.1", "--port", str(port), "--pcm-input"]
     command += ["--language", language_code, "--backend-policy", system.policy]
     command += ["--warmup-file", str(locate("speech") / "beckett.wav")]

@@ -319,7 +319,73 @@ def _diarization(found: Found) -> str:
         for group in found["groups"]
     ]
     picture = f"![Who spoke when](results/{found['name']}.png)"
-    return f"{_table(columns, rows)}\n\n{picture}"
+    return "\n\n".join([_table(columns, rows), *_diarized_offline(found), picture])
+
+
+def _diarized_offline(found: Found) -> Iterable[str]:
+    """Beside those who hear a conversation as a whole, and by words where they are known."""
+    others = {(row["system"], row["group"]): row for row in found.get("offline", ())}
+    systems = list(dict.fromkeys(system for system, _ in others))
+    measures = {"DER %": "der_percent", "JER %": "jer_percent"}
+    columns = ["latency, and what is heard"]
+    for title in measures:
+        columns += [f"{title}: voxmesh", *systems]
+        columns += [f"less that of {system}, points" for system in systems[:1]]
+    columns += ["right number of speakers: voxmesh", *systems[:1]]
+    rows, worded = [], []
+    for group in found["groups"]:
+        label = f"{group['latency_s']:g} s, {group['group']}"
+        theirs = [others[system, group["group"]] for system in systems]
+        row: list[object] = [label]
+        for name in measures.values():
+            row += [group[name], *(other[name] for other in theirs)]
+            row += [f"{group[name] - other[name]:+.1f}" for other in theirs[:1]]
+        rows.append([*row, group["right_number"], *(one["right_number"] for one in theirs[:1])])
+        if group.get("words"):
+            errors = [[one["wder_percent"], one["cpwer_percent"]] for one in (group, *theirs[:1])]
+            ours_and_theirs = (value for pair in zip(*errors, strict=True) for value in pair)
+            worded.append([label, group["words"], *ours_and_theirs])
+    if systems:
+        yield _table(columns, rows)
+    if worded:
+        titles = [f"{title}: voxmesh" for title in ("WDER %", "cpWER %")]
+        named = [column for title in titles for column in (title, *systems[:1])]
+        yield _table(["latency, and what is heard", "words", *named], worded)
+    if systems:
+        versions = ", ".join(" ".join(pair) for pair in found["versions"].items())
+        used = ", ".join(
+            f"{others[systems[0], group]['cpu_s_per_audio_s']:.3f} ({group})"
+            for group in dict.fromkeys(row["group"] for row in found["groups"])
+        )
+        yield f"CPU s per s of {systems[0]}: {used}. Its environment: {versions}."
+
+
+def _longtalk(found: Found) -> str:
+    columns = ["through minute", "s of audio sent", "CPU s per s of it", "MB (USS)"]
+    columns += ["largest checkpoint, bytes", "speakers told apart so far", "wrong, %"]
+    names = ("audio_s", "cpu_s_per_audio_s", "memory_mb", "checkpoint_bytes")
+    rows: list[list[object]] = [
+        [
+            f"{part['through_min']:g}",
+            part["audio_s"],
+            f"{part['cpu_s_per_audio_s']:.4f}",
+            *(part[name] for name in names[2:]),
+            part["speakers_told"],
+            part["wrong_percent"],
+        ]
+        for part in found["parts"]
+    ]
+    slopes = found["slopes"]
+    rises = [_rise(slopes[name]) for name in names[1:]]
+    rows.append(["rise in an hour", "", *rises, "", _rise(slopes["wrong_percent"])])
+    words = found["words"]
+    wder, cpwer = (100 * found[name] / words for name in ("words_wrong", "words_permuted_errors"))
+    told = (
+        f"{found['hours']:g} h of {found['speakers']} people at latency {found['latency_s']:g} s,"
+        f" {found['heard_percent']:g} % of it sent; {found['memory_before_mb']:g} MB before."
+        f" {words} words: WDER {wder:.2f} %, cpWER {cpwer:.2f} %."
+    )
+    return f"{told}\n\n{_table(columns, rows)}"
 
 
 def _updates(found: Found) -> str:
@@ -386,6 +452,7 @@ _TABLES = {
     "updates": _updates,
     "versus": _versus,
     "diarization": _diarization,
+    "longtalk": _longtalk,
     "translation": _translation,
 }
 

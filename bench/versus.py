@@ -22,6 +22,7 @@ from bench import asr_client, rival, tables
 from bench.captions import heard, screens
 from bench.converse import Heard
 from bench.corpus import Clip
+from bench.environments import cache_dir
 from bench.ledger import Ledger
 from bench.levels import Level, summary
 from bench.mesh import Meter, Sample, Served, served
@@ -46,7 +47,7 @@ _LEFT_OUT = ("sessions", "plays", "refused", "failures", "notices", "word_end_er
 async def main(args: argparse.Namespace) -> None:
     """Play everything into everyone, and write what came out."""
     name = result_name("versus", args)
-    folder = rival.cache_dir()
+    folder = cache_dir()
     venv = args.venv or folder / f"whisperlivekit-{rival.VERSION}"
     folder.mkdir(parents=True, exist_ok=True)
     theirs = rival.install(venv)

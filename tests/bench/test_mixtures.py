@@ -1,10 +1,10 @@
 import wave
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
 
-from bench.corpus import Recording
+from bench.corpus import Recording, TimedWord
 from bench.mixtures import Conversation, conversation, speech
 from services.common.audio import FloatArray, float_to_pcm
 from services.common.timeline import SAMPLE_RATE_HZ, samples
@@ -29,7 +29,9 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
         with wave.open(str(path), "wb") as out:
             out.setparams((1, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
             out.writeframes(float_to_pcm(voice(number)))
-        found.append(Recording(person, path, "", "en", speaker=person))
+        # Aligned words take the silence before them along.
+        words = (TimedWord("before", 0.0, 2.5), TimedWord("after", 2.6, 5.9))
+        found.append(Recording(person, path, "", "en", words, speaker=person))
     return found
 
 
@@ -90,3 +92,24 @@ def test_people_talk_over_each_other_about_as_much_as_asked(
         if a.speaker != b.speaker
     )
     assert least <= both_s / 40 <= most
+
+
+def test_words_are_said_where_their_speaker_speaks(recordings: list[Recording]) -> None:
+    said = talk(recordings)
+    assert list(said.words) == sorted(said.words, key=lambda word: word.start_s)
+    assert {word.text for word in said.words} == {"before", "after"}
+    for word in said.words:
+        assert any(
+            turn.speaker == word.speaker
+            and turn.start_s - 1e-3 <= word.start_s
+            and word.end_s <= turn.end_s + 1e-3
+            for turn in said.turns
+        )
+
+
+def test_pauses_may_be_long(recordings: list[Recording]) -> None:
+    said = conversation(
+        recordings, seed=1, speakers=3, overlap=0.0, length_s=120, longest_pause_s=20
+    )
+    pauses_s = [after.start_s - before.end_s for before, after in pairwise(said.turns)]
+    assert 5 < max(pauses_s) < 20.1
