@@ -14,7 +14,7 @@ from services.common.tls import mesh_identity
 from services.common.watched import FileError
 from services.diarizer.batcher import Batcher
 from services.diarizer.config import Settings
-from services.diarizer.diarizer import Step, Wishes
+from services.diarizer.diarizer import Diarizer, Step, Wishes
 from services.diarizer.engines.choice import load_engine
 from services.diarizer.servicer import DiarizerServicer
 from voxmesh.diarizer.v1 import diarizer_pb2_grpc as rpc
@@ -25,7 +25,7 @@ _PROBE_INTERVAL_S = 10.0
 
 
 async def main(chosen: Settings) -> None:
-    """Load the model, prove that it answers, serve it.
+    """Load the model and serve it.
 
     Raises:
         ModelError: It is not installed.
@@ -33,9 +33,25 @@ async def main(chosen: Settings) -> None:
         FileError: The files that the settings name cannot be used.
 
     """
+    model, workers = load_engine(chosen)
+    await replica(model, workers, chosen)
+
+
+async def replica(model: Diarizer, workers: int, chosen: Settings) -> None:
+    """Prove that a model answers, and serve it.
+
+    Args:
+        model: What tells speakers apart.
+        workers: Batches at once.
+        chosen: Everything else.
+
+    Raises:
+        DeviceError: It does not answer.
+        FileError: The files that the settings name cannot be used.
+
+    """
     stopping = asyncio.Event()
     identity = mesh_identity(chosen)
-    model, workers = load_engine(chosen)
     batcher = Batcher(model, workers=workers, max_batch=chosen.max_batch)
     servicer = DiarizerServicer(
         batcher,

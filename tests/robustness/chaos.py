@@ -31,7 +31,7 @@ from services.gateway.tasks import first_error
 from tests.mesh.asr import pcm_of
 from tests.robustness.fleet import Fleet
 from tests.robustness.history import History, Told, violations
-from tests.robustness.marks import mark, save, script_for
+from tests.robustness.marks import NUM_SPEAKERS, mark, save, script_for
 from tests.robustness.proxy import Proxy
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 from voxmesh.gateway.v1 import gateway_pb2_grpc as rpc
@@ -84,6 +84,8 @@ class Outcome:
     """Before the first fault."""
     sessions: list[Session] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
+    hit: list[str] = field(default_factory=list)
+    """Replicas that were killed, drained, frozen or slowed down."""
     killed_s: list[float] = field(default_factory=list)
     """When replicas were killed."""
     moved_s: list[float] = field(default_factory=list)
@@ -98,12 +100,18 @@ class Outcome:
         return [word.text for word in undisturbed.history.words]
 
     @property
+    def speakers(self) -> list[int]:
+        """Who says each of them; empty: nobody is told apart."""
+        [undisturbed, *_] = self.undisturbed
+        return undisturbed.history.diarized if undisturbed.speech.script else []
+
+    @property
     def violations(self) -> list[str]:
         """What was not as promised."""
         return [
             f"session {number}: {violation}"
             for number, session in enumerate(self.sessions)
-            for violation in violations(session.history, self.words)
+            for violation in violations(session.history, self.words, self.speakers)
         ]
 
     def next_commits_s(self) -> list[float]:
@@ -171,6 +179,8 @@ async def _hold(session: Session, target: str, *, speed: float) -> None:
         outbox.end()
 
     opening = pb.Open(encoding=pb.ENCODING_LINEAR16, language_code="en")
+    if speech.script:
+        opening.diarization.max_speakers = NUM_SPEAKERS
     async with (
         open_channel(target) as channel,
         asyncio.timeout(speech.duration_s / speed + _ANSWER_S),
@@ -279,6 +289,7 @@ async def _hit(
                 report(f"{time.monotonic() - began:6.1f} s: cut")
                 continue
             name = sorted(fleet.workers)[int(place * len(fleet.workers))]
+            outcome.hit.append(name)
             report(f"{time.monotonic() - began:6.1f} s: {fault} {name}")
             match fault:
                 case "kill":

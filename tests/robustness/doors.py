@@ -51,10 +51,14 @@ def _wav(duration_s: float) -> bytes:
     return out.getvalue()
 
 
+_SPEAKERS = pb.Diarization(
+    max_speakers=3, enrolled=[pb.EnrolledSpeaker(name="a", speech=bytes(2 * RATE))]
+)
 _MESSAGES = [
     pb.ConverseRequest(open=pb.Open(encoding=pb.ENCODING_LINEAR16, resumable=True)),
     pb.ConverseRequest(open=pb.Open(hotwords=["a", "b"], prompt="c", language_code="en")),
     pb.ConverseRequest(open=pb.Open(encoding=pb.ENCODING_MULAW, sample_rate_hz=8000, channels=2)),
+    pb.ConverseRequest(open=pb.Open(encoding=pb.ENCODING_LINEAR16, diarization=_SPEAKERS)),
     pb.ConverseRequest(audio=bytes(3200)),
     pb.ConverseRequest(audio=_wav(0.2)),
     pb.ConverseRequest(flush=pb.Flush(flush_id=1)),
@@ -68,6 +72,9 @@ _RIVA_CONFIG = riva_pb.RecognitionConfig(
     language_code="en-US",
     speech_contexts=[riva_pb.SpeechContext(phrases=["a"], boost=2)],
     enable_word_time_offsets=True,
+    diarization_config=riva_pb.SpeakerDiarizationConfig(
+        enable_speaker_diarization=True, max_speaker_count=2
+    ),
     endpointing_config=riva_pb.EndpointingConfig(stop_history=300),
 )
 _RIVA_OPENING = riva_pb.StreamingRecognizeRequest(
@@ -83,6 +90,7 @@ _RIVA_MESSAGES = [
 _TEXTS = [
     '{"open": {"encoding": "ENCODING_LINEAR16", "resumable": true}}',
     '{"open": {"hotwords": ["a"], "frame_threshold": 3}}',
+    '{"open": {"diarization": {"num_speakers": 2, "enrolled": [{"name": "a"}]}}}',
     '{"audio": "AAAA"}',
     '{"flush": {"flush_id": "1"}}',
     '{"resume": {"token": "t", "num_words": "1"}}',
@@ -99,11 +107,18 @@ _AUDIO = [
     b"ID3\3\0" + bytes(60),
     b"#EXTM3U\nhttp://127.0.0.1/",
 ]
-_QUERIES = ["", "?mode=diff", "?language=de&mode=full", "?format=container", "?model=x&token=%00"]
+_QUERIES = [
+    "",
+    "?mode=diff",
+    "?diarization=true",
+    "?language=de&mode=full",
+    "?format=container",
+    "?model=x&token=%00",
+]
 _LISTEN_QUERIES = [
     "?encoding=linear16&sample_rate=16000",
     "?encoding=linear16&sample_rate=16000&channels=2&multichannel=true&interim_results=true",
-    "?encoding=mulaw&sample_rate=8000&endpointing=10&utterance_end_ms=1000&vad_events=true",
+    "?encoding=mulaw&sample_rate=8000&endpointing=10&utterance_end_ms=1000&diarize=true",
     "?encoding=opus&sample_rate=48000",
     "?language=multi&keyterm=a&redact=pci&callback=http://127.0.0.1/",
 ]
@@ -114,11 +129,13 @@ _LISTEN_TEXTS = [
     '{"type": "Banana"}',
 ]
 _SESSION = {"type": "transcription", "audio": {"input": {"transcription": {"model": "whisper-1"}}}}
+_DIARIZED = {"input_audio_transcription": {"model": "gpt-4o-transcribe-diarize"}}
 _APPEND = {"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(4800)).decode()}
 _REALTIME_TEXTS = [
     json.dumps(event)
     for event in (
         {"type": "session.update", "session": _SESSION},
+        {"type": "session.update", "session": _DIARIZED},
         {"type": "session.update", "model": "whisper-1"},
         {"type": "transcription_session.update", "session": {"input_audio_format": "g711_ulaw"}},
         {"type": "transcription_session.update", "session": {"input_audio_params": {}}},
@@ -135,6 +152,8 @@ _MINTS = {
 }
 _FORM = (
     b'--B\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+    b'--B\r\nContent-Disposition: form-data; name="diarize"\r\n\r\ntrue\r\n'
+    b'--B\r\nContent-Disposition: form-data; name="max_speakers"\r\n\r\n2\r\n'
     b'--B\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
     + _wav(0.2)
     + b"\r\n--B--\r\n"

@@ -19,6 +19,7 @@ from tests.robustness.replica import SCRIPT
 _NAMES = {
     "vad": "voxmesh.vad.v1.VadService",
     "asr": "voxmesh.asr.v1.AsrService",
+    "diarizer": "voxmesh.diarizer.v1.DiarizerService",
     "gateway": "voxmesh.gateway.v1.GatewayService",
 }
 _IMPORTS = f"{ROOT}{os.pathsep}{ROOT / 'proto' / 'gen'}"
@@ -40,15 +41,16 @@ class Fleet:
 
         Args:
             folder: Where logs go.
-            script: What the recognisers hear, as ``marks.save`` wrote it.
+            script: What the recognisers hear, as ``marks.save`` wrote it. There are diarizers then
+                who know who says it.
             model: Name in the catalogue of the model that hears instead.
             replicas: Of each stage.
             gateway: Settings of the gateway, as environment variables.
 
         """
         self.folder = folder
-        ports = _free_ports(2 * replicas + 2)
-        vads, asrs = ports[:replicas], ports[replicas : 2 * replicas]
+        ports = _free_ports(3 * replicas + 2)
+        vads, asrs, diarizers = (ports[at * replicas : (at + 1) * replicas] for at in range(3))
         self.grpc_port, self.port = ports[-2:]
         self.grpc_target = f"127.0.0.1:{self.grpc_port}"
         if script is not None:
@@ -70,7 +72,19 @@ class Fleet:
                 for port in asrs
             ),
         ]
-        environment = {
+        environment: dict[str, str] = {}
+        if script is not None:
+            stages += [
+                self._child(f"diarizer-{port}", "tests.robustness.diarizer_replica", port, {})
+                for port in diarizers
+            ]
+            # Words wait for their speakers for as long as it takes: guesses could not be judged.
+            environment = {
+                "GATEWAY_DIARIZER_TARGET": _target(diarizers),
+                "GATEWAY_DIARIZER_PATIENCE_S": "60",
+                "GATEWAY_SPEAKER_WAIT_S": "60",
+            }
+        environment |= {
             "GATEWAY_GRPC_ADDRESS": self.grpc_target,
             "GATEWAY_PORT": str(self.port),
             "GATEWAY_VAD_TARGET": _target(vads),

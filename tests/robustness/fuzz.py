@@ -20,7 +20,17 @@ import psutil
 from structlog.testing import capture_logs
 
 from services.gateway.servicer import add_services
-from tests.gateway.fakes import FakeAsr, FakeVad, Mesh, running, served, spans_of, words_at
+from tests.gateway.fakes import (
+    RATE,
+    FakeAsr,
+    FakeDiarizer,
+    FakeVad,
+    Mesh,
+    running,
+    served,
+    spans_of,
+    words_at,
+)
 from tests.robustness.doors import Doors, Mutator
 from tests.settings.serving import until
 
@@ -61,7 +71,7 @@ async def fuzz(number: int, seed: int) -> Outcome:
     """Send broken input over so many connections."""
     outcome = Outcome()
     process = psutil.Process()
-    said = words_at(0.1)
+    said, diarizer = words_at(0.1), FakeDiarizer([(1, 0, RATE)])
     settings: dict[str, Any] = {
         "resume_s": 0.1,
         "idle_s": 2.0,
@@ -70,7 +80,7 @@ async def fuzz(number: int, seed: int) -> Outcome:
     }
     with capture_logs() as logs:
         async with (
-            running(FakeVad(spans_of(said)), FakeAsr(said), **settings) as mesh,
+            running(FakeVad(spans_of(said)), FakeAsr(said), diarizer, **settings) as mesh,
             _doors(mesh) as doors,
         ):
             await _many(doors, range(_AT_ONCE), seed, outcome)

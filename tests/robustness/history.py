@@ -36,18 +36,32 @@ class History:
         """When words came."""
         return [told.at_s for told in self.told if told.answer.captions.words]
 
+    @property
+    def diarized(self) -> list[int]:
+        """Who said the words that came before a notice that nobody is told apart any more."""
+        speakers: list[int] = []
+        for told in self.told:
+            notice = told.answer.notice
+            if notice.stage == "diarizer" and not notice.retryable:
+                break
+            speakers += [word.speaker for word in told.answer.captions.words]
+        return speakers
+
     def count(self, event: str) -> int:
         """How often a kind of message came."""
         return sum(told.answer.WhichOneof("event") == event for told in self.told)
 
 
-def violations(history: History, undisturbed: Sequence[str] | None) -> list[str]:
+def violations(
+    history: History, undisturbed: Sequence[str] | None, speakers: Sequence[int] = ()
+) -> list[str]:
     """What was not as promised, each with its clause; nothing, if all was.
 
     Args:
         history: Of one session.
         undisturbed: The words of the same audio when nothing happens; None: the engine does not
             answer alike when asked alike.
+        speakers: Who says each of them then; empty: nobody was told apart.
 
     """
     found = []
@@ -67,6 +81,11 @@ def violations(history: History, undisturbed: Sequence[str] | None) -> list[str]
     texts = [word.text for word in history.words]
     if undisturbed is not None and texts != list(undisturbed):
         found.append(f"F1: {_difference(texts, undisturbed)}")
+    elif speakers:
+        known = history.diarized
+        pairs = enumerate(zip(known, speakers, strict=False))
+        if changed := [at for at, (one, due) in pairs if one != due]:
+            found.append(f"F8: of {len(known)} words these changed their speakers: {changed}")
     return found
 
 

@@ -15,6 +15,9 @@ import numpy as np
 from services.asr import checkpoint as asr_checkpoint
 from services.asr.checkpoint import State
 from services.common.words import Word
+from services.diarizer import checkpoint as diarizer_checkpoint
+from services.diarizer.engines.online_memory import OnlineMemory
+from services.diarizer.engines.voices import Voice
 from services.vad import checkpoint as vad_checkpoint
 from services.vad.endpointer import EndpointerState
 
@@ -22,6 +25,8 @@ FOLDER = Path(__file__).parent / "corpus"
 
 MEMORY_SIZE = 1
 """What the detector remembers whose checkpoints these are."""
+VOICE_SIZE = 4
+"""Numbers in a voice of the diarizer whose checkpoints these are."""
 _HEARD = EndpointerState(512, 0)
 _SAID = State(0, 512, 0, (Word(" a", 0, 512, 0.5, (1,)),), (), (), "en")
 
@@ -35,6 +40,7 @@ def corpus() -> dict[str, bytes]:
         **{f"keys/{name}": data for name, data in _KEYS.items()},
         **{f"checkpoints/asr/{name}": data for name, data in _asr_checkpoints().items()},
         **{f"checkpoints/vad/{name}": data for name, data in _vad_checkpoints().items()},
+        **{f"checkpoints/diarizer/{name}": data for name, data in _diarizer_checkpoints().items()},
     }
 
 
@@ -156,6 +162,29 @@ def _vad_checkpoints() -> dict[str, bytes]:
         ),
         "probability-is-no-number": encoded(replace(_HEARD, probability=float("nan"))),
     }
+
+
+def _diarizer_checkpoints() -> dict[str, bytes]:
+    known = OnlineMemory(_voices(1.0), 8000, 2, np.ones((2, 1), np.bool_))
+
+    def encoded(memory: OnlineMemory, first: int = 0, end: int = 16_000) -> bytes:
+        return diarizer_checkpoint.encode(diarizer_checkpoint.State(first, end, memory))
+
+    return {
+        "whole": encoded(known),
+        "cut-off": encoded(known)[:-1],
+        "of-the-vad": _vad_checkpoints()["whole"],
+        "decided-before-it-was-heard": encoded(replace(known, settled_sample=16_001)),
+        "ends-before-it-begins": encoded(known, first=16_001),
+        "audio-of-an-hour": encoded(known, end=3600 * 16_000),
+        "voice-is-no-number": encoded(replace(known, voices=_voices(float("nan")))),
+        "voice-of-another-model": encoded(replace(known, voices=_voices(1.0, VOICE_SIZE + 1))),
+        "frames-from-before-the-start": encoded(replace(known, settled_frame=1)),
+    }
+
+
+def _voices(total: float, size: int = VOICE_SIZE) -> tuple[Voice, ...]:
+    return (Voice(np.full(size, total, np.float32), 1.0),)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""Real speech with words of a script hidden in it, and a recogniser that finds them.
+"""Real speech with words of a script hidden in it, and engines that find them.
 
 The low byte of every sample says which word is being said. The VAD hears speech as it was recorded;
-the recogniser knows every word exactly, and from the samples alone: audio that is lost, moved or
-doubled on its way to it shows as such.
+the recogniser knows every word exactly, and the diarizer who says it, and from the samples alone:
+audio that is lost, moved or doubled on its way to them shows as such.
 """
 
 import json
@@ -12,13 +12,20 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from services.asr.recognizer import Hypothesis, Task, Window
+from services.common.audio import FloatArray
 from services.common.timeline import samples
 from services.common.words import Word
+from services.diarizer.diarizer import Diarizer
 from tests.asr.harness import script
+from tests.diarizer.harness import LevelDiarizer
 
 MAX_WORDS = 255
+NUM_SPEAKERS = 3
+_TURN_WORDS = 4
+"""So many words are one's, then somebody else speaks."""
 _LOW = 0xFF
 _WORD_S, _PAUSE_S = 0.25, 0.08
 _LOUD = 300
@@ -49,6 +56,31 @@ def mark(pcm: bytes, words: Sequence[Word]) -> bytes:
     return marked.astype("<i2").tobytes()
 
 
+def speaker_of(number: int) -> int:
+    """Who says a word, from 1, by its place in the script.
+
+    They speak up one after the other, then take turns the other way round: whoever forgets them on
+    the way, and numbers them anew, calls somebody otherwise.
+    """
+    turn = number // _TURN_WORDS
+    return turn + 1 if turn < NUM_SPEAKERS else NUM_SPEAKERS - (turn + 1) % NUM_SPEAKERS
+
+
+def marked_diarizer() -> Diarizer:
+    """Knows who says the words that are hidden in speech, and numbers them as they appear."""
+
+    def heard_in(heard: FloatArray) -> int:
+        # Words are further apart than a frame is long.
+        mark = int(_marks(heard).max(initial=0))
+        return speaker_of(mark - 1) if mark else 0
+
+    return LevelDiarizer(heard_in)
+
+
+def _marks(heard: FloatArray) -> NDArray[np.int32]:
+    return np.rint(heard * 32768).astype(np.int32) & _LOW
+
+
 @dataclass(slots=True, eq=False)
 class MarkedRecognizer:
     """Hears the words that are hidden in speech. The same windows always say the same.
@@ -73,7 +105,7 @@ class MarkedRecognizer:
         return [self._hear(window) for window in windows]
 
     def _hear(self, window: Window) -> Hypothesis:
-        marks = np.rint(window.samples * 32768).astype(np.int32) & _LOW
+        marks = _marks(window.samples)
         edges = np.flatnonzero(np.diff(marks, prepend=0, append=0)).tolist()
         words = [
             replace(said, first_sample=max(said.first_sample, window.first_sample))

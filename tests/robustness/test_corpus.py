@@ -5,6 +5,8 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import httpx
 import pytest
@@ -14,12 +16,17 @@ from websockets.asyncio.client import connect
 from services.asr import checkpoint as asr_checkpoint
 from services.cli.live import read_wav
 from services.common.errors import CheckpointError
+from services.diarizer import checkpoint as diarizer_checkpoint
+from services.diarizer.engines.online_memory import parse
 from services.gateway.app import create_app
 from services.gateway.auth import Keys, KeysFileError
 from services.vad import checkpoint as vad_checkpoint
 from tests.conftest import ROOT
-from tests.gateway.fakes import FakeAsr, FakeVad, Mesh, running, served
-from tests.robustness.make_corpus import FOLDER, MEMORY_SIZE, corpus
+from tests.gateway.fakes import RATE, FakeAsr, FakeVad, Mesh, running, served
+from tests.robustness.make_corpus import FOLDER, MEMORY_SIZE, VOICE_SIZE, corpus
+
+if TYPE_CHECKING:
+    from services.diarizer.diarizer import Diarizer
 
 _MOST_BYTES = 50_000_000
 """What decoding may take of memory, FFmpeg's own and a resampler's included."""
@@ -88,7 +95,23 @@ CHECKPOINTS = {
     "vad/speech-that-never-started": "holds no state",
     "vad/speech-that-never-ends": "holds no state",
     "vad/probability-is-no-number": "no number",
+    "diarizer/whole": "",
+    "diarizer/cut-off": "damaged",
+    "diarizer/of-the-vad": "damaged",
+    "diarizer/decided-before-it-was-heard": "holds no state",
+    "diarizer/ends-before-it-begins": "holds no state",
+    "diarizer/audio-of-an-hour": "too long",
+    "diarizer/voice-is-no-number": "no number",
+    "diarizer/voice-of-another-model": "voices of 5 numbers, not 4",
+    "diarizer/frames-from-before-the-start": "holds no state",
 }
+
+
+ONLINE = cast(
+    "Diarizer",
+    SimpleNamespace(context_samples=7 * RATE, load=lambda data: parse(data, VOICE_SIZE)),
+)
+"""What a checkpoint asks of the online engine, without its weights."""
 
 
 def test_the_corpus_is_what_its_maker_writes_and_every_file_has_an_answer() -> None:
@@ -177,6 +200,8 @@ def test_odd_checkpoints_are_refused_with_a_reason(name: str) -> None:
     def decode() -> object:
         if name.startswith("asr/"):
             return asr_checkpoint.decode(data)
+        if name.startswith("diarizer/"):
+            return diarizer_checkpoint.decode(data, ONLINE)
         return vad_checkpoint.decode(data, MEMORY_SIZE)
 
     if not CHECKPOINTS[name]:

@@ -51,6 +51,36 @@ def test_what_is_not_is_found(messages: Messages, clauses: list[str]) -> None:
     assert judged(messages) == clauses
 
 
+def spoken(*speakers: int) -> pb.ConverseResponse:
+    """The words, and who says them."""
+    message = captions(0, *UNDISTURBED)
+    for word, speaker in zip(message.captions.words, speakers, strict=True):
+        word.speaker = speaker
+    return message
+
+
+def lost(*, retryable: bool) -> pb.ConverseResponse:
+    return pb.ConverseResponse(notice=pb.Notice(stage="diarizer", retryable=retryable))
+
+
+@pytest.mark.parametrize(
+    ("messages", "clauses"),
+    [
+        ([spoken(1, 2, 1)], []),
+        ([spoken(1, 2, 2)], ["F8"]),
+        ([lost(retryable=True), spoken(1, 1, 1)], ["F8"]),
+        ([lost(retryable=False), spoken(1, 1, 1)], []),
+        ([spoken(2, 1, 2), lost(retryable=False)], ["F8"]),
+    ],
+)
+def test_speakers_who_change_are_found_unless_they_are_given_up(
+    messages: Messages, clauses: list[str]
+) -> None:
+    history = History([Told(0.0, message) for message in (*messages, FINISHED)])
+    found = violations(history, UNDISTURBED, (1, 2, 1))
+    assert [violation.partition(":")[0] for violation in found] == clauses
+
+
 def test_words_that_go_back_in_time_are_found() -> None:
     later, earlier = captions(5, "a"), captions(1, "b", "c")
     later.captions.first_word = 0

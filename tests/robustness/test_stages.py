@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -24,15 +25,19 @@ from services.asr.wire import checkpoint_to_proto
 from services.common.errors import CheckpointError
 from services.common.timeline import samples
 from services.common.words import Word
+from services.diarizer import checkpoint as diarizer_checkpoint
 from services.vad import checkpoint as vad_checkpoint
 from services.vad.detector import WINDOW_SAMPLES
 from services.vad.endpointer import Endpointer, EndpointerState
 from tests.asr import replica as asr
 from tests.asr.harness import LIVE, STEP, ScriptedRecognizer
+from tests.diarizer import harness as diarizer
+from tests.diarizer.harness import FRAME, LevelDiarizer, LevelMemory
 from tests.robustness.broken import broken, json_values, times
 from tests.vad import harness as vad
 from voxmesh.asr.v1 import asr_pb2
 from voxmesh.common.v1 import stage_pb2
+from voxmesh.diarizer.v1 import diarizer_pb2
 from voxmesh.vad.v1 import vad_pb2
 
 Serving: TypeAlias = AbstractAsyncContextManager[object]
@@ -110,6 +115,16 @@ def test_a_damaged_or_foreign_checkpoint_of_the_vad_is_refused(data: bytes) -> N
     if data != vad_checkpoint.encode(EndpointerState(9, 9), np.ones(8, np.float32)):
         with pytest.raises(CheckpointError):
             vad_checkpoint.decode(data, 8)
+
+
+SPOKEN = diarizer_checkpoint.State(0, FRAME * 8, LevelMemory((1, 2), FRAME))
+
+
+@given(broken(diarizer_checkpoint.encode(SPOKEN), KEPT))
+def test_a_damaged_or_foreign_checkpoint_of_the_diarizer_is_refused(data: bytes) -> None:
+    if data != diarizer_checkpoint.encode(SPOKEN):
+        with pytest.raises(CheckpointError):
+            diarizer_checkpoint.decode(data, LevelDiarizer())
 
 
 positions = st.sampled_from([-(1 << 63), -1, 0, 1, 512, 16_000, 1 << 48, (1 << 63) - 1])
@@ -191,6 +206,27 @@ TRANSCRIBE = [
 ]
 
 
+STOOD = stage_pb2.Checkpoint(
+    format="level/1", state=diarizer_checkpoint.encode(SPOKEN), through_sample=FRAME * 8
+)
+ANN = diarizer_pb2.DiarizeConfig(
+    max_speakers=3, num_speakers=2, enrolled=[diarizer.tone((2, samples(1)))]
+)
+DIARIZE = [
+    *(diarizer.opening(), diarizer.opening(512), diarizer.opening(checkpoint=STOOD)),
+    *(diarizer.opening(checkpoint=PLACE), diarizer.opening(config=ANN)),
+    diarizer.opening(config=diarizer_pb2.DiarizeConfig(max_latency=Duration(seconds=2))),
+    *(diarizer.FINISH, diarizer.flush(1), diarizer.gap(512, 1 << 40), diarizer.gap(0, 9)),
+    *(diarizer.audio(0, diarizer.tone((3, 512))), diarizer.audio(512, bytes(64))),
+]
+
+
+class TirelessDiarizer(LevelDiarizer):
+    """Nothing that is said breaks it."""
+
+    poison = nan
+
+
 def sent(valid: list[bytes]) -> st.SearchStrategy[list[bytes]]:
     """Messages, of which most are broken; often the first is one to begin with."""
     rest = st.lists(broken(*valid), max_size=4)
@@ -224,6 +260,17 @@ def test_the_vad_refuses_broken_messages_with_a_reason(tmp_path: Path) -> None:
     serving = vad.serving(vad.EnergyDetector(), tmp_path)
     valid = [message.SerializeToString() for message in DETECT]
     check_messages(serving, f"unix:{tmp_path}/vad.sock", "/voxmesh.vad.v1.VadService/Detect", valid)
+
+
+def test_the_diarizer_refuses_broken_messages_with_a_reason(tmp_path: Path) -> None:
+    serving = diarizer.serving(TirelessDiarizer(), tmp_path)
+    valid = [message.SerializeToString() for message in DIARIZE]
+    check_messages(
+        serving,
+        f"unix:{tmp_path}/diarizer.sock",
+        "/voxmesh.diarizer.v1.DiarizerService/Diarize",
+        valid,
+    )
 
 
 def test_the_recogniser_refuses_broken_messages_with_a_reason(tmp_path: Path) -> None:
