@@ -201,6 +201,7 @@ async def chaos(
     faults: Sequence[str] = FAULTS,
     frozen_s: float = 15.0,
     model: str = "",
+    speakers: bool = True,
     report: Callable[[str], None] = print,
 ) -> Outcome:
     """Run a fleet, let clients speak, and hit it.
@@ -215,6 +216,7 @@ async def chaos(
         faults: Which of ``FAULTS`` there are.
         frozen_s: A frozen replica thaws after so long: by then its streams have moved on.
         model: Hears speech without a script.
+        speakers: Whether there are diarizers for speech with one. Words then wait for them.
         report: Is told in a line of every fault.
 
     """
@@ -224,7 +226,11 @@ async def chaos(
         folder = Path(name)
         script = folder / "script.json"
         save(speeches[0].script, script)
-        fleet = Fleet(folder, model=model) if model else Fleet(folder, script=script)
+        fleet = (
+            Fleet(folder, model=model)
+            if model
+            else Fleet(folder, script=script, diarizers=speakers)
+        )
 
         async def work() -> None:
             outcome.undisturbed = await (
@@ -344,6 +350,9 @@ def main() -> None:
     parser.add_argument("--faults", nargs="+", choices=(*FAULTS, "roll"), default=FAULTS)
     parser.add_argument("--frozen", type=float, default=15.0, help="seconds until a replica thaws")
     parser.add_argument("--model", default="", help="a real one, such as tiny.en")
+    parser.add_argument(
+        "--no-speakers", dest="speakers", action="store_false", help="no diarizers to wait for"
+    )
     parser.add_argument("--manifest", type=Path, help="what is said to it; default: 44 s of speech")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     chosen = parser.parse_args()
@@ -358,6 +367,7 @@ def main() -> None:
             faults=chosen.faults,
             frozen_s=chosen.frozen,
             model=chosen.model,
+            speakers=chosen.speakers,
         )
     )
     print(f"{len(outcome.sessions)} sessions, faults: {dict(outcome.faults)}")

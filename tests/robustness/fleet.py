@@ -33,6 +33,7 @@ class Fleet:
         folder: Path,
         *,
         script: Path | None = None,
+        diarizers: bool = False,
         model: str = "",
         replicas: int = 2,
         gateway: Mapping[str, str] | None = None,
@@ -41,8 +42,8 @@ class Fleet:
 
         Args:
             folder: Where logs go.
-            script: What the recognisers hear, as ``marks.save`` wrote it. There are diarizers then
-                who know who says it.
+            script: What the recognisers hear, as ``marks.save`` wrote it.
+            diarizers: Whether there are some, who know who says it.
             model: Name in the catalogue of the model that hears instead.
             replicas: Of each stage.
             gateway: Settings of the gateway, as environment variables.
@@ -50,7 +51,7 @@ class Fleet:
         """
         self.folder = folder
         ports = _free_ports(3 * replicas + 2)
-        vads, asrs, diarizers = (ports[at * replicas : (at + 1) * replicas] for at in range(3))
+        vads, asrs, voices = (ports[at * replicas : (at + 1) * replicas] for at in range(3))
         self.grpc_port, self.port = ports[-2:]
         self.grpc_target = f"127.0.0.1:{self.grpc_port}"
         if script is not None:
@@ -73,14 +74,14 @@ class Fleet:
             ),
         ]
         environment: dict[str, str] = {}
-        if script is not None:
+        if diarizers:
             stages += [
                 self._child(f"diarizer-{port}", "tests.robustness.diarizer_replica", port, {})
-                for port in diarizers
+                for port in voices
             ]
             # Words wait for their speakers for as long as it takes: guesses could not be judged.
             environment = {
-                "GATEWAY_DIARIZER_TARGET": _target(diarizers),
+                "GATEWAY_DIARIZER_TARGET": _target(voices),
                 "GATEWAY_DIARIZER_PATIENCE_S": "60",
                 "GATEWAY_SPEAKER_WAIT_S": "60",
             }
