@@ -71,7 +71,7 @@ def test_people_are_those_they_are_like(people: list[Somebody], expected: list[i
 
 @pytest.mark.parametrize(
     ("room", "expected"),
-    [(0, [0, 1, None]), (1, [0, 2, None]), (2, [0, 2, 3])],
+    [(0, [0, 1, None]), (1, [0, 2, 1]), (2, [0, 2, 3])],
 )
 def test_nobody_is_new_without_room(room: int, expected: list[int | None]) -> None:
     people = [person(0), person(180), person(220)]
@@ -86,6 +86,13 @@ def test_nobody_is_new_without_room(room: int, expected: list[int | None]) -> No
         # ... but not two who speak at once, nor somebody who is like nobody.
         (False, (0, 85, 10), [0, 1, 2]),
         (True, (0, 85, 200), [0, 1, 2]),
+        # Who is left over has no other's voice.
+        (True, (0, 10, 20), [0, 0, 0]),
+        (False, (10, 0, 95), [2, 0, 1]),
+        # Somebody new may be told apart into two as well.
+        (True, (180, 200, 0), [2, 2, 0]),
+        (True, (285, 0, 165), [2, 0, 3]),
+        (False, (180, 200, 0), [2, 3, 0]),
     ],
 )
 def test_people_who_never_speak_at_once_may_be_one(

@@ -2,7 +2,8 @@
 
 At each step the last seven seconds are looked at as a whole. The segmentation says who speaks in
 them, overlaps included, but not who is who outside of the window; embeddings of what each of them
-says alone do. What is newer than the look-ahead is decided again at the next step.
+says alone do. They also tell where it took two people for one, as it does when one of them has said
+little yet. What is newer than the look-ahead is decided again at the next step.
 
 Sources: Coria et al., "Overlap-aware low-latency online speaker diarization based on end-to-end
 local segmentation", 2021; the two models: ``segmenter.py``, ``embedder.py``.
@@ -11,7 +12,8 @@ local segmentation", 2021; the two models: ``segmenter.py``, ``embedder.py``.
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +42,12 @@ _MIN_VOICE_FRAMES = 10
 """Less speech alone tells nothing of a voice: 0.2 s."""
 _FULL_PAST_FRAMES = 36
 """Speech of the past that is worth all that the past is worth: 0.6 s."""
+_SIDE_FRAMES = 36
+"""Speech that there must be on both sides of a change of voices, 0.72 s; more tells it better."""
+_WIDEST_SIDE_FRAMES = 75
+"""Speech before and after a change that tells it, 1.5 s at most."""
+_CHANGE_FRAMES = 12
+"""Changes are looked for so far apart: every 0.24 s."""
 _ENROLLED_S = 1.0
 """What somebody enrolled must have said alone."""
 
@@ -53,6 +61,8 @@ class Tuning:
     """Probability from which somebody counts as speaking."""
     newest: int = 100
     """Of what somebody says alone, so many voice frames tell whose voice it is."""
+    change: float = 0.25
+    """Likeness of what somebody says to what they said before below which they are two people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +135,7 @@ class OnlineDiarizer:
 
     def _find(self, step: Step, activity: FloatArray, sound: Mapping[int, FloatArray]) -> Finding:
         memory = _memory(step)
-        scene = _scene(step, activity, sound)
+        scene = self._told_apart(_scene(step, activity, sound))
         first = memory.settled_frame - scene.first_frame
         last = _settled_frame(step, scene) - scene.first_frame
         order, people = self._people(scene, memory)
@@ -144,7 +154,8 @@ class OnlineDiarizer:
         for person, somebody, voice in zip(order, people, found, strict=True):
             if voice is None:
                 continue
-            speaking[:, voice] = np.maximum(speaking[:, voice], activity[first:, person])
+            said = scene.activity[first:, person]
+            speaking[:, voice] = np.maximum(speaking[:, voice], said)
             if speaking[: last - first, voice].any():
                 newly = (scene.centers >= first) & (scene.centers < last) & scene.alone(person)
                 before = voices.get(voice, self._unheard)
@@ -165,6 +176,35 @@ class OnlineDiarizer:
             speaking,
             _edges(memory, scene.first_frame + len(activity), step.end_sample),
         )
+
+    def _told_apart(self, scene: _Scene) -> _Scene:
+        """The same scene, in which whoever sounds like several people one by one is several."""
+        parts = []
+        for person, said in enumerate(scene.activity.T):
+            changes = self._changes(scene, np.flatnonzero(scene.alone(person)))
+            for begin, end in pairwise([0, *changes, len(said)]):
+                part = np.zeros_like(said)
+                part[begin:end] = said[begin:end]
+                parts.append(part)
+        return replace(scene, activity=np.stack(parts, axis=1))
+
+    def _changes(self, scene: _Scene, alone: NDArray[np.intp]) -> list[int]:
+        """The frames at which another voice begins in what somebody says alone."""
+        places = np.arange(_SIDE_FRAMES, len(alone) - _SIDE_FRAMES + 1, _CHANGE_FRAMES)
+        if not len(places):
+            return []
+        distance = np.arange(len(alone)) - places[:, None]
+        before = (distance < 0) & (distance >= -_WIDEST_SIDE_FRAMES)
+        after = (distance >= 0) & (distance < _WIDEST_SIDE_FRAMES)
+        sides = self._embedder.embed(scene.sound[alone], np.concatenate([before, after]))
+        likeness = (sides[: len(places)] * sides[len(places) :]).sum(axis=1)
+        if likeness.min() >= self._tuning.change:
+            return []
+        place = int(places[likeness.argmin()])
+        # Amid the pause between the two, if there is one.
+        change = int(scene.centers[alone[place - 1]] + scene.centers[alone[place]] + 1) // 2
+        earlier = self._changes(scene, alone[:place])
+        return [*earlier, change, *self._changes(scene, alone[place:])]
 
     def _people(self, scene: _Scene, memory: OnlineMemory) -> tuple[list[int], list[Somebody]]:
         """Who speaks in a window, in the order in which they do where nothing is decided yet."""

@@ -1,21 +1,17 @@
 """Which of the people heard before is it? Voices that are learnt while they speak.
 
 Source: Coria et al., "Overlap-aware low-latency online speaker diarization based on end-to-end
-local segmentation", 2021: people told apart inside a window are matched one to one with those
-known, and whoever is like nobody is somebody new. Besides the sound of a voice it counts here whom
-the window's past was ascribed to.
+local segmentation", 2021: people told apart inside a window are matched with those known, and
+whoever is like nobody is somebody new. Here several of them may be one, if they never speak at
+once, and besides the sound of a voice it counts whom the window's past was ascribed to.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from services.common.audio import FloatArray
-
-_IMPOSSIBLE = -1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +60,8 @@ def identify(
 ) -> list[int | None]:
     """Whose voices people have: no two who speak at once have the same.
 
+    The likest are matched first, so that whoever was heard well decides for who was not.
+
     Args:
         people: Of one window.
         voices: Known ones.
@@ -76,45 +74,33 @@ def identify(
         order of ``people``; None: nobody in particular.
 
     """
-    if not people:
-        return []
-    same = rules.same_missed if missed else rules.same
-    likeness = np.full((len(people), len(voices) + len(people)), _IMPOSSIBLE)
+    known = len(voices)
+    # A column for each voice, then one for each person who might be new.
+    likeness = np.full((len(people), known + len(people)), -np.inf)
     for row, person in enumerate(people):
         if voices:
-            likeness[row, : len(voices)] = rules.past * person.past + _likeness(person, voices)
-        if room and (person.seconds >= rules.new_s or not voices):
-            likeness[row, len(voices) + row] = same
-    rows, columns = linear_sum_assignment(likeness, maximize=True)
+            sounds = [unit(voice.total) for voice in voices]
+            likeness[row, :known] = rules.past * person.past + _likeness(person, sounds)
+        if room and (person.seconds >= rules.new_s or not (voices or row)):
+            likeness[row, known + row] = rules.same_missed if missed else rules.same
     found: list[int | None] = [None] * len(people)
-    for row, column in zip(rows, columns, strict=True):
-        if column < len(voices) and likeness[row, column] > _IMPOSSIBLE / 2:
-            found[row] = int(column)
-    num_new = 0
-    for row, column in zip(rows, columns, strict=True):
-        if found[row] is not None:
-            continue
-        found[row] = _shared(row, people, found, likeness[row, : len(voices)], same)
-        wanted = likeness[row, column] > _IMPOSSIBLE / 2
-        if found[row] is None and wanted and num_new < room:
-            found[row] = len(voices) + num_new
-            num_new += 1
-    return found
-
-
-def _shared(
-    row: int,
-    people: Sequence[Somebody],
-    found: Sequence[int | None],
-    likeness: NDArray[np.float64],
-    same: float,
-) -> int | None:
-    """The voice of somebody who was told apart into two people, who never speak at once."""
-    if not len(likeness) or likeness.max() < same:
-        return None
-    voice = int(likeness.argmax())
-    holders = [other for other, whose in enumerate(found) if whose == voice]
-    return voice if all(people[row].apart[other] for other in holders) else None
+    while np.isfinite(likeness).any():
+        row, column = divmod(int(likeness.argmax()), likeness.shape[1])
+        found[row] = column
+        others = [other for other, voice in enumerate(found) if voice is None]
+        if column == known + row:
+            room -= 1
+            sound = people[row].embedding
+            for other in others:
+                [alike] = (0.0,) if sound is None else _likeness(people[other], [sound])
+                likeness[other, column] = alike
+                if not room:
+                    likeness[other, known + other] = -np.inf
+        for other in others:
+            if not people[row].apart[other]:
+                likeness[other, column] = -np.inf
+        likeness[row] = -np.inf
+    return _numbered(found, known)
 
 
 def unit(vector: FloatArray) -> FloatArray:
@@ -123,7 +109,15 @@ def unit(vector: FloatArray) -> FloatArray:
     return vector / np.float32(max(length, 1e-9))
 
 
-def _likeness(person: Somebody, voices: Sequence[Voice]) -> FloatArray:
+def _likeness(person: Somebody, sounds: Sequence[FloatArray]) -> FloatArray:
+    """(sounds,) how much somebody is like them."""
     if person.embedding is None:
-        return np.zeros(len(voices), np.float32)
-    return np.stack([unit(voice.total) for voice in voices]) @ person.embedding
+        return np.zeros(len(sounds), np.float32)
+    return np.stack(sounds) @ person.embedding
+
+
+def _numbered(found: Sequence[int | None], known: int) -> list[int | None]:
+    """The same, new voices being numbered in order."""
+    new = dict.fromkeys(voice for voice in found if voice is not None and voice >= known)
+    number = {voice: known + place for place, voice in enumerate(new)}
+    return [voice if voice is None else number.get(voice, voice) for voice in found]
