@@ -55,9 +55,7 @@ def _chat(chosen: Settings) -> Translator:
     if chosen.policy == "align-att":
         raise ModelError("a language model tells no attention: unset TRANSLATOR_POLICY")
     if chosen.model == _FIREFOX:
-        raise ModelError(
-            "TRANSLATOR_CHAT_URL needs TRANSLATOR_MODEL: its name there"
-        )
+        raise ModelError("TRANSLATOR_CHAT_URL needs TRANSLATOR_MODEL: its name there")
     if find_spec("httpx") is None:
         raise ModelError("TRANSLATOR_CHAT_URL needs httpx: pip install 'voxmesh[translator-chat]'")
     from services.translator.engines.chat import Chat
