@@ -27,7 +27,7 @@ MAY_WAIT = {
     "gateway": {
         *("__main__", "servicer", "app", "http_server", "protocols"),
         *("gateway", "session", "stage", "recovery", "upstream", "pools", "tasks"),
-        *("diarized",),
+        *("diarized", "translated"),
         *("auth", "link", "live_session", "resumption"),
         *("pipe", "raw_decoder", "container_decoder", "header_decoder", "audio_input"),
         *("inbox", "throttle", "fetch"),

@@ -70,6 +70,11 @@ COMMIT_LAG_SECONDS = Histogram(
     "Audio received after the end of a word when the word was committed.",
     buckets=_LATENCY_S,
 )
+TRANSLATION_LAG_SECONDS = Histogram(
+    "voxmesh_translation_lag_seconds",
+    "Newest audio minus the end of the words of which a translation is certain.",
+    buckets=(0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 20, 40),
+)
 MESSAGES_SENT = Counter("voxmesh_messages_sent", "Messages sent to clients.", ["protocol"])
 BYTES_SENT = Counter("voxmesh_sent_bytes", "Bytes sent to clients.", ["protocol"])
 TASKS = Gauge("voxmesh_tasks", "Tasks of the event loop that have not ended.")

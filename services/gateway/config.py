@@ -32,6 +32,11 @@ class Settings(ServiceSettings):
     diarize: bool = False
     """Whether speakers are told apart in sessions of protocols that cannot ask for it, if there is
     a diarizer."""
+    translator_target: str = ""
+    """The translator service; empty: there is none."""
+    target_language: str = Field(default="", max_length=64)
+    """Language into which sessions of /asr are translated that name none, such as pt, if there is a
+    translator; empty: they are not translated."""
     keys_file: str = ""
     """File with names and hashes of the keys of which clients must present one, as `voxmesh key`
     prints them, read again when it changes; empty: the gateway is open."""
@@ -91,6 +96,9 @@ class Settings(ServiceSettings):
     """Without the diarizer for so long, everybody counts as one speaker, in seconds."""
     speaker_wait_s: float = Field(default=3.0, gt=0, le=60)
     """How long a live word waits at most to be told who said it, in seconds."""
+    translation_wait_s: float = Field(default=5.0, gt=0, le=60)
+    """How long a flush and the end of a live session wait at most for what is not translated yet,
+    in seconds."""
 
     @field_validator("fetch_hosts")
     @classmethod
@@ -100,6 +108,13 @@ class Settings(ServiceSettings):
         except FetchError as error:
             raise ValueError(str(error)) from error
         return fetch_hosts
+
+    @field_validator("target_language")
+    @classmethod
+    def _with_translator(cls, target_language: str, info: ValidationInfo) -> str:
+        if target_language and not info.data["translator_target"]:
+            raise ValueError("needs a translator")
+        return target_language
 
     @field_validator("tls_key_file")
     @classmethod

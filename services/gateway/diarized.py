@@ -11,7 +11,7 @@ from services.common.ring import Ring
 from services.common.words import Word
 from services.gateway.link import Link
 from services.gateway.recovery import Patience
-from services.gateway.route import Route
+from services.gateway.route import Heard, Route, RoutedAudio
 from services.gateway.session_config import SessionConfig
 from services.gateway.speakers import Speakers
 from services.gateway.stage import Stage
@@ -22,7 +22,7 @@ from voxmesh.diarizer.v1 import diarizer_pb2
 
 log = structlog.get_logger(__name__)
 
-_Stage: TypeAlias = Stage[diarizer_pb2.DiarizeRequest, diarizer_pb2.DiarizeResponse]
+_Stage: TypeAlias = Stage[Heard, diarizer_pb2.DiarizeRequest, diarizer_pb2.DiarizeResponse]
 
 
 class Diarized:
@@ -62,6 +62,7 @@ class Diarized:
         """
         self._config = config
         self._speakers = Speakers(transcript)
+        self._route = route
         self._patience = patience
         self._word_wait_s = word_wait_s
         self._moved = moved
@@ -73,8 +74,7 @@ class Diarized:
         else:
             self._stage = Stage(
                 DiarizerUpstream(link.channel, config, self._speakers),
-                route,
-                ring,
+                RoutedAudio(route, ring),
                 patience,
                 quarantine=link.quarantine,
                 unanswered_samples=unanswered_samples,
@@ -90,7 +90,9 @@ class Diarized:
     @property
     def needed_sample(self) -> int | None:
         """Position from which the audio may be needed again; None: it is not."""
-        return self._stage.needed_sample if self._stage is not None else None
+        if self._stage is None:
+            return None
+        return self._route.first_audio(self._stage.replay_sample)
 
     def has_decided(self, mark: int) -> bool:
         """Whether everything before a mark of the route is known, or nothing will be."""

@@ -40,6 +40,8 @@ class Gateway:
         self._vad = Link(settings.vad_target, self._identity)
         target = settings.diarizer_target
         self._diarizer = Link(target, self._identity) if target else None
+        target = settings.translator_target
+        self._translator = Link(target, self._identity) if target else None
         self._slots = Slots(settings.max_sessions)
         self._slots_by_key: dict[str, Slots] = {}
         self.open_by_pace: Counter[Pace] = Counter()
@@ -82,7 +84,8 @@ class Gateway:
 
         Raises:
             NotFoundError: No pool serves the model.
-            InvalidRequestError: The model lacks the language or the task.
+            InvalidRequestError: The model lacks the language or the task, or the translator the
+                language.
             OverloadedError: As many sessions are open as the gateway serves, or serves this key, or
                 the recognisers have no room.
             DrainingError: The gateway is stopping.
@@ -101,7 +104,12 @@ class Gateway:
         ):
             limits = self._limits(config.pace)
             session = Session(
-                resolved, limits, vad=self._vad, asr=pool.link, diarizer=self._diarizer
+                resolved,
+                limits,
+                vad=self._vad,
+                asr=pool.link,
+                diarizer=self._diarizer,
+                translator=self._translator,
             )
             self.open_by_pace[config.pace] += 1
             try:
@@ -161,8 +169,8 @@ class Gateway:
 
     async def close(self) -> None:
         """Close every channel."""
-        stages = [self._vad, *([self._diarizer] if self._diarizer else [])]
-        await asyncio.gather(*(stage.close() for stage in stages), self.pools.close())
+        links = [link for link in (self._vad, self._diarizer, self._translator) if link]
+        await asyncio.gather(*(link.close() for link in links), self.pools.close())
 
     def _limits(self, pace: Pace) -> SessionLimits:
         settings = self.settings
@@ -181,4 +189,7 @@ class Gateway:
             diarizer_patience=patience(settings.diarizer_patience_s),
             # Nobody waits for a recording, which waits its turn behind live audio.
             word_wait_s=settings.speaker_wait_s if live else stall_s,
+            # The words are few, and kept: a translator that is back goes on where it was lost.
+            translator_patience=patience(settings.max_session_s),
+            translation_wait_s=settings.translation_wait_s if live else stall_s,
         )

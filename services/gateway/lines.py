@@ -1,6 +1,7 @@
 """Committed words -> lines to read."""
 
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -49,6 +50,12 @@ class Lines:
         """Add words, oldest first."""
         for word in words:
             self._add(word)
+
+    def place_of(self, sample: int) -> int:
+        """Which line holds the word that starts here."""
+        place = bisect_right(self._lines, sample, key=lambda line: line.first_sample) - 1
+        # A pause is followed by the word that ends it.
+        return place + 1 if self._lines[place].speaker == SILENCE else max(0, place)
 
     def _add(self, word: Word) -> None:
         last = self._lines[-1] if self._lines else None

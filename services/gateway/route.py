@@ -4,6 +4,12 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from services.common.ring import Ring
+from services.common.timeline import samples_of_ms
+
+MESSAGE_SAMPLES = samples_of_ms(100)
+"""Audio in one message: small enough to be early, large enough to be cheap."""
+
 
 @dataclass(frozen=True, slots=True)
 class Audio:
@@ -34,6 +40,19 @@ class End:
 
 
 Piece: TypeAlias = Audio | Gap | FlushMark | End
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """The audio of a stretch, as much as one message holds."""
+
+    first_sample: int
+    end_sample: int
+    pcm: bytes
+    """s16le 16 kHz mono."""
+
+
+Heard: TypeAlias = Sound | Gap | FlushMark | End
 
 
 class Route:
@@ -116,3 +135,64 @@ class Route:
         else:
             self._stretches.append(stretch)
         self.end_sample = stretch.end_sample
+
+
+class RoutedAudio:
+    """A route with its audio, as a stage reads it."""
+
+    def __init__(self, route: Route, ring: Ring) -> None:
+        """Let stages read it.
+
+        Args:
+            route: What they are to hear.
+            ring: Its audio, as far back as any of them may start.
+
+        """
+        self._route = route
+        self._ring = ring
+
+    def read(
+        self, replay_sample: int, settled_sample: int, flushed_sample: int
+    ) -> "RoutedAudioReader":
+        """What a stream is told, from its first message on.
+
+        Args:
+            replay_sample: Where it starts.
+            settled_sample: What lies before it is being rebuilt: nothing is decided there.
+            flushed_sample: The last mark that was answered.
+
+        """
+        # Marks behind the checkpoint are asked again, even those answered: a stage that is to come
+        # to the same results must be asked in the same places.
+        flushed = min(flushed_sample, settled_sample)
+        return RoutedAudioReader(self._route, self._ring, replay_sample, settled_sample, flushed)
+
+
+class RoutedAudioReader:
+    """Where one stream stands in a route."""
+
+    def __init__(
+        self, route: Route, ring: Ring, position: int, settled_sample: int, flushed_sample: int
+    ) -> None:
+        self._route = route
+        self._ring = ring
+        self._position = position
+        self._settled_sample = settled_sample
+        self._flushed_sample = flushed_sample
+
+    def next(self) -> Heard | None:
+        """What comes next; None: that is not known yet."""
+        position, hidden = self._position, self._flushed_sample
+        if position < self._settled_sample:
+            hidden = max(hidden, self._settled_sample)
+        piece = self._route.next_piece(position, hidden)
+        match piece:
+            case Audio():
+                end = min(piece.end_sample, position + MESSAGE_SAMPLES)
+                self._position = end
+                return Sound(position, end, self._ring.read(position, end))
+            case Gap():
+                self._position = piece.end_sample
+            case FlushMark(sample):
+                self._flushed_sample = sample
+        return piece

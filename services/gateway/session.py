@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import structlog
 
@@ -16,17 +17,23 @@ from services.common.words import Word
 from services.gateway.diarized import Diarized
 from services.gateway.link import Link
 from services.gateway.recovery import Patience
-from services.gateway.route import Route
+from services.gateway.route import Heard, Route, RoutedAudio
 from services.gateway.session_config import Pace, SessionConfig, Task
 from services.gateway.speech_map import SpeechMap
 from services.gateway.stage import Stage
 from services.gateway.tasks import Bell, first_error
 from services.gateway.transcript import Notice, Scores, Transcript
+from services.gateway.translated import Translated
 from services.gateway.upstream import AsrUpstream, VadUpstream
+from voxmesh.asr.v1 import asr_pb2
+from voxmesh.vad.v1 import vad_pb2
 
 __all__ = ["Pace", "Session", "SessionConfig", "SessionLimits", "Task"]
 
 log = structlog.get_logger(__name__)
+
+_VadStage: TypeAlias = Stage[Heard, vad_pb2.DetectRequest, vad_pb2.DetectResponse]
+_AsrStage: TypeAlias = Stage[Heard, asr_pb2.TranscribeRequest, asr_pb2.TranscribeResponse]
 
 _BLOCK_BYTES = SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
 """Audio enters the ring in blocks of a second at most, so that little room is enough."""
@@ -50,6 +57,9 @@ class SessionLimits:
     diarizer_patience: Patience
     word_wait_s: float
     """How long a word waits for its speaker, in seconds."""
+    translator_patience: Patience
+    translation_wait_s: float
+    """How long a flush and the end wait for translations, in seconds."""
 
 
 class Session:
@@ -66,6 +76,7 @@ class Session:
         vad: Link,
         asr: Link,
         diarizer: Link | None = None,
+        translator: Link | None = None,
     ) -> None:
         """Create a session; ``run`` starts it.
 
@@ -75,6 +86,11 @@ class Session:
             vad: The VAD.
             asr: The pool that serves the model.
             diarizer: The diarizer, if there is one.
+            translator: The translator, if there is one.
+
+        Raises:
+            InvalidRequestError: It is to be translated into too many languages, or into one without
+                a translator.
 
         """
         self.config = config
@@ -95,10 +111,9 @@ class Session:
             pre_roll_samples=limits.pre_roll_samples,
             live=config.pace is Pace.LIVE,
         )
-        self._vad = Stage(
+        self._vad: _VadStage = Stage(
             VadUpstream(vad.channel, config, self._speech),
-            self._lane,
-            self._ring,
+            RoutedAudio(self._lane, self._ring),
             limits.vad_patience,
             quarantine=vad.quarantine,
             unanswered_samples=_UNANSWERED_SAMPLES[Pace.LIVE],
@@ -109,10 +124,9 @@ class Session:
         self._recogniser = AsrUpstream(
             asr.channel, config, self.transcript, committed=self._committed
         )
-        self._asr = Stage(
+        self._asr: _AsrStage = Stage(
             self._recogniser,
-            self._speech.route,
-            self._ring,
+            RoutedAudio(self._speech.route, self._ring),
             limits.asr_patience,
             quarantine=asr.quarantine,
             unanswered_samples=_UNANSWERED_SAMPLES[config.pace],
@@ -135,21 +149,47 @@ class Session:
                 moved=self._moved,
                 notify=self._notify,
             )
+        self._written = asyncio.Event()
+        """Set when every word is in the transcript."""
+        self._translated = Translated(
+            config,
+            self.transcript,
+            translator,
+            patience=limits.translator_patience,
+            unanswered_samples=_UNANSWERED_SAMPLES[config.pace],
+            moved=self._changed.ring,
+            notify=self._notify,
+        )
 
     async def admit(self) -> None:
-        """Find a recogniser for the session.
+        """Find a recogniser for the session, and ask the translator whether it can translate.
 
         Raises:
-            OverloadedError: None has room.
-            MeshError: The recogniser refuses for good.
+            OverloadedError: No recogniser has room.
+            MeshError: The recogniser refuses for good, or the translator lacks a language.
 
         """
-        with structlog.contextvars.bound_contextvars(session_id=self.config.session_id):
-            await self._asr.admit()
+        with (
+            structlog.contextvars.bound_contextvars(session_id=self.config.session_id),
+            first_error(),
+        ):
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._asr.admit(), name="session.admit")
+                tasks.create_task(self._translated.admit(), name="session.admit_translators")
 
     def close(self) -> None:
         """Let go of what ``admit`` found, if ``run`` was never called."""
         self._asr.close()
+        self._translated.close()
+
+    def translate_into(self, targets: Sequence[str]) -> None:
+        """Translate what is said from now on into these languages and no others.
+
+        Raises:
+            InvalidRequestError: There are too many of them, or there is no translator.
+
+        """
+        self._translated.into(targets)
 
     async def run(self, audio: AsyncIterator[bytes]) -> None:
         """Transcribe the audio; return when everything said is in ``transcript``.
@@ -174,9 +214,9 @@ class Session:
                     tasks.create_task(self._feed(audio), name="session.feed")
                     tasks.create_task(self._detect(), name="session.vad")
                     tasks.create_task(self._recognise(), name="session.asr")
-                    if self._diarized is not None:
-                        tell_apart = self._diarized.run(self._said)
-                        tasks.create_task(tell_apart, name="session.diarizer")
+                    tasks.create_task(self._tell_apart(), name="session.diarizer")
+                    translate = self._translated.run(self._written, self._limits.translation_wait_s)
+                    tasks.create_task(translate, name="session.translators")
             self.transcript.finish()
             outcome = "finished"
         except MeshError as error:
@@ -231,10 +271,20 @@ class Session:
                         await self._answered.wait()
             self._diarized.release()
             self._moved()
+        if not self.ended:
+            await self._translated.flush(self._limits.translation_wait_s)
 
     async def _recognise(self) -> None:
         await self._asr.run()
         self._said.set()
+
+    async def _tell_apart(self) -> None:
+        """Follow the diarizer, if there is one, to the last word."""
+        if self._diarized is not None:
+            await self._diarized.run(self._said)
+        else:
+            await self._said.wait()
+        self._written.set()
 
     def _wake(self) -> None:
         """Who hears speech may hear more of it."""
@@ -329,6 +379,7 @@ class Session:
         self.transcript.decoded_sample = self._decoded_sample()
         self.transcript.decide(self._asr.flushed_sample)
         self.transcript.settle(self._settled_sample())
+        self._translated.follow()
         progress = (self.transcript.revision, self.transcript.heard_sample)
         if progress != self._announced:
             self._announced = progress
@@ -348,8 +399,10 @@ class Session:
 
     def _needed_sample(self) -> int:
         """Position from which words may need the audio."""
-        heard = self._ring.end_sample if self._vad_lost else self._vad.needed_sample
-        return min(heard, self._asr.needed_sample)
+        heard = self._ring.end_sample
+        if not self._vad_lost:
+            heard = self._lane.first_audio(self._vad.replay_sample)
+        return min(heard, self._speech.route.first_audio(self._asr.replay_sample))
 
     def _decoded_sample(self) -> int:
         """Position before which no speech waits for the recogniser."""

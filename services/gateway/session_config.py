@@ -69,5 +69,7 @@ class SessionConfig:
     """Probability of speech, 0.05 to 0.95, at which it starts; None: the VAD's setting."""
     diarization: Diarization | None = None
     """None: who speaks does not matter."""
+    targets: tuple[str, ...] = ()
+    """Languages into which the words are translated, as the client calls them."""
     hangover_ms: int | None = None
     """Silence that ends speech, 32 to 10 000 ms; None: the VAD's setting."""

@@ -3,15 +3,13 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Generic
+from typing import Generic, Protocol, TypeVar
 
 import grpc.aio
 import structlog
 
 from services.common import telemetry
 from services.common.errors import OverloadedError
-from services.common.ring import Ring
-from services.common.timeline import samples_of_ms
 from services.gateway.recovery import (
     FIRST_DELAY_S,
     LAST_DELAY_S,
@@ -20,7 +18,7 @@ from services.gateway.recovery import (
     StreamLostError,
     loss,
 )
-from services.gateway.route import Audio, End, FlushMark, Gap, Route
+from services.gateway.route import End, FlushMark, Gap
 from services.gateway.tasks import Bell, first_error
 from services.gateway.transcript import Notice
 from services.gateway.upstream import (
@@ -30,6 +28,7 @@ from services.gateway.upstream import (
     Flushed,
     GoAway,
     Opened,
+    PieceT,
     RequestT,
     ResponseT,
     Upstream,
@@ -38,12 +37,6 @@ from voxmesh.common.v1 import stage_pb2
 
 log = structlog.get_logger(__name__)
 
-MESSAGE_SAMPLES = samples_of_ms(100)
-"""Audio in one message: small enough to be early, large enough to be cheap."""
-
-UNANSWERED_SAMPLES = samples_of_ms(3000)
-"""Audio that a live stage may keep to itself for as long as it likes."""
-
 _MAX_REFUSALS = 3
 """Replicas that may not understand a checkpoint before it is given up."""
 
@@ -51,8 +44,34 @@ _ADMISSIONS = 3
 """Replicas that are asked for room before a session is refused for want of it."""
 
 
-class Stage(Generic[RequestT, ResponseT]):
-    """Sends a route to a stage and takes its answers until it says ``finished``.
+PieceT_co = TypeVar("PieceT_co", covariant=True)
+
+
+class Reader(Protocol[PieceT_co]):
+    """Where one stream stands in what its stage is told."""
+
+    def next(self) -> PieceT_co | None:
+        """What comes next; None: that is not known yet."""
+
+
+class Source(Protocol[PieceT_co]):
+    """What a stage is told: a log that only grows, so that reading it again gives the same."""
+
+    def read(
+        self, replay_sample: int, settled_sample: int, flushed_sample: int
+    ) -> Reader[PieceT_co]:
+        """What a stream is told, from its first message on.
+
+        Args:
+            replay_sample: Where it starts.
+            settled_sample: What lies before it is being rebuilt: nothing is decided there.
+            flushed_sample: The last mark that was answered; -1: none was.
+
+        """
+
+
+class Stage(Generic[PieceT, RequestT, ResponseT]):
+    """Tells a stage its source and takes its answers until it says ``finished``.
 
     A stream that is lost, stalls or is asked to go away is followed by another, which starts from
     the last checkpoint and hears again what came after it. Answers and their checkpoint are taken
@@ -61,32 +80,31 @@ class Stage(Generic[RequestT, ResponseT]):
 
     def __init__(
         self,
-        upstream: Upstream[RequestT, ResponseT],
-        route: Route,
-        ring: Ring,
+        upstream: Upstream[PieceT, RequestT, ResponseT],
+        source: Source[PieceT],
         patience: Patience,
         *,
         quarantine: asyncio.Lock,
         unanswered_samples: int,
         moved: Callable[[], None],
         notify: Callable[[Notice], None],
+        first_sample: int = 0,
     ) -> None:
         """Create the stage; ``run`` starts it.
 
         Args:
             upstream: Its streams.
-            route: What it is to hear. Call ``wake`` after adding to it.
-            ring: The audio of the route, from ``needed_sample`` on.
+            source: What it is told. Call ``wake`` when it has grown.
             patience: How long it is waited for.
             quarantine: Held while this session is tried alone.
             unanswered_samples: Audio that it need not answer; with more, silence is a stall.
             moved: Called after every answer.
             notify: Called when a stream is lost, and when the stage is back.
+            first_sample: Where the source starts.
 
         """
         self._upstream = upstream
-        self._route = route
-        self._ring = ring
+        self._source = source
         self._patience = patience
         self._quarantine = quarantine
         self._quarantined = False
@@ -97,11 +115,11 @@ class Stage(Generic[RequestT, ResponseT]):
         self._admitted: Call[RequestT, ResponseT] | None = None
         """The first stream, while it waits for ``run``."""
         self._checkpoint: stage_pb2.Checkpoint | None = None
-        self._first_sample = 0
+        self._first_sample = first_sample
         """Where a stream starts that has no checkpoint."""
         self._refusals = 0
         """Replicas in a row that did not understand the checkpoint."""
-        self.answered_sample = 0
+        self.answered_sample = first_sample
         """Position through which the stage has worked."""
         self.flushed_sample = -1
         """The last mark whose decision was made."""
@@ -120,7 +138,7 @@ class Stage(Generic[RequestT, ResponseT]):
 
     @property
     def replay_sample(self) -> int:
-        """Position from which a successor would need the route again."""
+        """Position from which a successor would have to be told again."""
         return self._checkpoint.replay_from_sample if self._checkpoint else self._first_sample
 
     @property
@@ -128,13 +146,8 @@ class Stage(Generic[RequestT, ResponseT]):
         """Position through which a successor has nothing to say."""
         return self._checkpoint.through_sample if self._checkpoint else self._first_sample
 
-    @property
-    def needed_sample(self) -> int:
-        """Position from which a successor would need the audio again."""
-        return self._route.first_audio(self.replay_sample)
-
     def wake(self) -> None:
-        """The route has grown."""
+        """The source has grown."""
         self._bell.ring()
 
     async def admit(self) -> None:
@@ -170,7 +183,7 @@ class Stage(Generic[RequestT, ResponseT]):
             self._admitted.cancel()
 
     async def run(self) -> None:
-        """Follow the route to its end; return when the stage has said ``finished``.
+        """Tell the source to its end; return when the stage has said ``finished``.
 
         Raises:
             MeshError: The stage refuses for good, or has been lost for too long.
@@ -274,33 +287,24 @@ class Stage(Generic[RequestT, ResponseT]):
         return None if move.cancelled() else move.result()
 
     async def _write(self, call: "Call[RequestT, ResponseT]") -> None:
-        position = self.replay_sample
-        settled = self._settled_sample
-        # Marks behind the checkpoint are asked again, even those answered: a stage that is to come
-        # to the same results must be asked in the same places.
-        flushed = min(self.flushed_sample, settled)
+        reader = self._source.read(self.replay_sample, self._settled_sample, self.flushed_sample)
         while True:
-            # What lies before the checkpoint's end is being rebuilt: nothing is decided there.
-            hidden = max(flushed, settled) if position < settled else flushed
-            piece = self._route.next_piece(position, hidden)
+            piece = reader.next()
             if piece is None:
                 await self._bell.wait()
                 continue
-            pcm = b""
             match piece:
-                case Audio():
-                    piece = Audio(position, min(piece.end_sample, position + MESSAGE_SAMPLES))
-                    pcm = self._ring.read(piece.first_sample, piece.end_sample)
-                    position = self._sent_sample = piece.end_sample
-                case Gap():
-                    position = piece.end_sample
                 case FlushMark(sample):
-                    flushed = self._asked_sample = sample
+                    self._asked_sample = sample
                 case End():
                     self._finishing = True
+                case Gap():
+                    pass
+                case _:
+                    self._sent_sample = piece.end_sample
             self._expect()
             try:
-                await call.write(self._upstream.request(piece, pcm))
+                await call.write(self._upstream.request(piece))
                 if isinstance(piece, End):
                     await call.done_writing()
             except (asyncio.InvalidStateError, grpc.aio.AioRpcError):

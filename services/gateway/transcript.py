@@ -1,9 +1,10 @@
 """What was said in a session, as far as it is known."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from services.common.words import Word
+from services.gateway.translation import Translation
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Notice:
     """A stage in trouble, or out of it."""
 
     stage: str
-    """``vad``, ``asr`` or ``diarizer``."""
+    """``vad``, ``asr``, ``diarizer`` or ``translator``."""
     code: str
     """``DEGRADED`` or ``RECOVERED``."""
     message: str
@@ -66,6 +67,7 @@ class Transcript:
         self._decodings: list[Decoding] = []
         self._notices: list[Notice] = []
         self._speech: list[Speech] = []
+        self._translations: dict[str, Translation] = {}
         self.revision = 0
         self.held: tuple[Word, ...] = ()
         """Words that are certain, and wait to be told who said them."""
@@ -126,6 +128,18 @@ class Transcript:
         if not self.tail:
             return self.decoded_sample
         return min(self.decoded_sample, self.tail[0].first_sample)
+
+    @property
+    def translations(self) -> Mapping[str, Translation]:
+        """What the words are in other languages, by what the client calls them."""
+        return self._translations
+
+    def translation(self, target: str) -> Translation:
+        """The translation into a language, which may be empty so far."""
+        return self._translations.setdefault(target, Translation(self._revise))
+
+    def _revise(self) -> None:
+        self.revision += 1
 
     def commit(self, words: Sequence[Word], scores: Scores = _UNKNOWN) -> None:
         """Add words for good; they take the place of the tail.

@@ -1,4 +1,4 @@
-"""The streams behind the gateway: what differs between the VAD's and the recogniser's."""
+"""The streams behind the gateway: what differs from one stage to the next."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,15 +7,18 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import grpc.aio
 
 from services.common.telemetry import trace_metadata
-from services.common.words import Word, words_from_proto
-from services.gateway.route import Audio, End, FlushMark, Gap, Piece
+from services.common.words import Word, words_from_proto, words_to_proto
+from services.gateway.route import End, FlushMark, Gap, Heard, Sound
 from services.gateway.session_config import Pace, Policy, SessionConfig, Task
+from services.gateway.source_text import Spoken, Text
 from services.gateway.speakers import Speakers, Turn
 from services.gateway.speech_map import SpeechMap
 from services.gateway.transcript import Scores, Transcript
+from services.gateway.translation import TranslationPiece
 from voxmesh.asr.v1 import asr_pb2, asr_pb2_grpc
 from voxmesh.common.v1 import audio_pb2, stage_pb2
 from voxmesh.diarizer.v1 import diarizer_pb2, diarizer_pb2_grpc
+from voxmesh.translator.v1 import translator_pb2, translator_pb2_grpc
 from voxmesh.vad.v1 import vad_pb2, vad_pb2_grpc
 
 TASKS = {
@@ -68,12 +71,14 @@ class Finished:
 
 StageEvent: TypeAlias = Opened | Answer | Flushed | GoAway | Finished
 
+PieceT = TypeVar("PieceT", bound=Heard | Text)
+_PieceT_contra = TypeVar("_PieceT_contra", contravariant=True)
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 Call: TypeAlias = "grpc.aio.StreamStreamCall[RequestT, ResponseT]"
 
 
-class Upstream(Protocol[RequestT, ResponseT]):
+class Upstream(Protocol[_PieceT_contra, RequestT, ResponseT]):
     """One stage's streams. Flush ids are the positions of the marks."""
 
     name: str
@@ -93,8 +98,8 @@ class Upstream(Protocol[RequestT, ResponseT]):
 
         """
 
-    def request(self, piece: Piece, pcm: bytes) -> RequestT:
-        """The message that says a piece; ``pcm`` is the audio of an ``Audio``."""
+    def request(self, piece: _PieceT_contra) -> RequestT:
+        """The message that says a piece."""
 
     def receive(self, response: ResponseT) -> StageEvent:
         """Tell the session what the stage says, and the stage's caller what it means."""
@@ -134,9 +139,9 @@ class VadUpstream:
         """Where the checkpoint stood: the map ignores what it knows already."""
         return replay_sample
 
-    def request(self, piece: Piece, pcm: bytes) -> vad_pb2.DetectRequest:
+    def request(self, piece: Heard) -> vad_pb2.DetectRequest:
         """The message that says a piece."""
-        return vad_pb2.DetectRequest(**_said(piece, pcm))
+        return vad_pb2.DetectRequest(**_said(piece))
 
     def receive(self, response: vad_pb2.DetectResponse) -> StageEvent:
         """Draw the event into the speech map."""
@@ -228,9 +233,9 @@ class AsrUpstream:
         """Behind the last committed word, so that nothing is lost and nothing is said twice."""
         return max(replay_sample, self._end_sample)
 
-    def request(self, piece: Piece, pcm: bytes) -> asr_pb2.TranscribeRequest:
+    def request(self, piece: Heard) -> asr_pb2.TranscribeRequest:
         """The message that says a piece."""
-        return asr_pb2.TranscribeRequest(**_said(piece, pcm))
+        return asr_pb2.TranscribeRequest(**_said(piece))
 
     def receive(self, response: asr_pb2.TranscribeResponse) -> StageEvent:
         """Write what was recognised into the transcript."""
@@ -315,9 +320,9 @@ class DiarizerUpstream:
         """Where the checkpoint would have started: speakers are numbered anew."""
         return replay_sample
 
-    def request(self, piece: Piece, pcm: bytes) -> diarizer_pb2.DiarizeRequest:
+    def request(self, piece: Heard) -> diarizer_pb2.DiarizeRequest:
         """The message that says a piece."""
-        return diarizer_pb2.DiarizeRequest(**_said(piece, pcm))
+        return diarizer_pb2.DiarizeRequest(**_said(piece))
 
     def receive(self, response: diarizer_pb2.DiarizeResponse) -> StageEvent:
         """Say who spoke."""
@@ -347,10 +352,103 @@ class DiarizerUpstream:
         return Answer()
 
 
-def _said(piece: Piece, pcm: bytes) -> dict[str, Any]:
-    """A piece as the field of a request, which all stages share."""
+class TranslatorUpstream:
+    """A translator: its commits and tails make one translation."""
+
+    name = "translator"
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        session_id: str,
+        source_language_code: Callable[[], str],
+        target_language_code: str,
+        *,
+        committed: Callable[[TranslationPiece], None],
+        showed: Callable[[str], None],
+    ) -> None:
+        """Create the streams of one translation.
+
+        Args:
+            channel: The translator.
+            session_id: Names the session in logs and traces.
+            source_language_code: The language spoken, known when the first stream is opened.
+            target_language_code: The language wanted, as the client calls it.
+            committed: Gets text that will not change.
+            showed: Gets what follows it and may change.
+
+        """
+        self._stub = translator_pb2_grpc.TranslatorServiceStub(channel)
+        self._session_id = session_id
+        self._source_language_code = source_language_code
+        self._target_language_code = target_language_code
+        self._committed = committed
+        self._showed = showed
+        self._end_sample = 0
+        """Position after the last word of which the translation is certain."""
+
+    def call(self) -> "Call[translator_pb2.TranslateRequest, translator_pb2.TranslateResponse]":
+        """Start a stream; nothing is sent yet."""
+        return self._stub.Translate(metadata=trace_metadata())
+
+    def open(
+        self, checkpoint: stage_pb2.Checkpoint | None, first_sample: int
+    ) -> translator_pb2.TranslateRequest:
+        """The first message."""
+        return translator_pb2.TranslateRequest(
+            open=translator_pb2.Open(
+                session_id=self._session_id,
+                source_language_code=self._source_language_code(),
+                target_language_code=self._target_language_code,
+                checkpoint=checkpoint,
+            )
+        )
+
+    def afresh(self, replay_sample: int) -> int:
+        """Behind the last word that was translated: those in the checkpoint come again."""
+        return self._end_sample
+
+    def request(self, piece: Text) -> translator_pb2.TranslateRequest:
+        """The message that says a piece."""
+        match piece:
+            case Spoken(words=words, tail=tail):
+                source = translator_pb2.Source(
+                    words=words_to_proto(words), tail=words_to_proto(tail)
+                )
+                return translator_pb2.TranslateRequest(source=source)
+            case FlushMark(sample):
+                return translator_pb2.TranslateRequest(flush=stage_pb2.Flush(flush_id=sample))
+            case End():
+                return translator_pb2.TranslateRequest(finish=stage_pb2.Finish())
+
+    def receive(self, response: translator_pb2.TranslateResponse) -> StageEvent:
+        """Write the text into the translation."""
+        match response.WhichOneof("event"):
+            case "opened":
+                return Opened()
+            case "commit":
+                commit = response.commit
+                self._end_sample = commit.end_sample
+                self._committed(
+                    TranslationPiece(commit.text, commit.first_sample, commit.end_sample)
+                )
+                return Answer(commit.checkpoint.through_sample, commit.checkpoint)
+            case "tail":
+                self._showed(response.tail.text)
+                return Answer(response.tail.through_sample)
+            case "flushed":
+                return Flushed(response.flushed.flush_id)
+            case "go_away":
+                return GoAway()
+            case "finished":
+                return Finished()
+        return Answer()
+
+
+def _said(piece: Heard) -> dict[str, Any]:
+    """A piece as the field of a request, which all stages that hear share."""
     match piece:
-        case Audio(first_sample=first):
+        case Sound(first_sample=first, pcm=pcm):
             return {"audio": audio_pb2.AudioFrame(first_sample=first, pcm=pcm)}
         case Gap(first_sample=first, end_sample=end):
             return {"gap": audio_pb2.Gap(first_sample=first, num_samples=end - first)}

@@ -38,6 +38,8 @@ class Tail:
     """Text that may change. Takes the place of the tail before it."""
 
     text: str
+    through_sample: int
+    """Position after the last committed word that was taken in."""
 
 
 Event: TypeAlias = Commit | Tail
@@ -81,7 +83,7 @@ class Stream:
         self._tail: tuple[Word, ...] = ()
         self._guess: tuple[str, ...] = ()
         """What was last made of the sentence with its tail."""
-        self._shown = ""
+        self._told = Tail("", self._end_sample)
 
     async def start(self) -> list[Event]:
         """Go on with the words that a predecessor had and had not translated yet.
@@ -125,7 +127,7 @@ class Stream:
         for word in words:
             if not (word.text and 0 <= word.first_sample <= word.end_sample <= MAX_POSITION):
                 raise InvalidRequestError("source.words has a word without text or without a place")
-            if word.end_sample < end:
+            if word.end_sample <= end:
                 raise InvalidRequestError(
                     f"source.words has a word that ends at {word.end_sample}, but {end} is known"
                 )
@@ -176,7 +178,7 @@ class Stream:
         return Hypothesis(len(words), units, _sources(made, units, ends))
 
     async def _show(self) -> list[Event]:
-        """What may be read of the sentence so far, if it is something else than before."""
+        """What may be read of the sentence so far, if there is news."""
         shown = ""
         if self._policy.keeps and (self._draft.words or self._tail):
             if self._tail or not self._draft.hypotheses:
@@ -186,10 +188,11 @@ class Stream:
             agreed = units[: max(0, common(units, self._guess) - _SHOWN_HELD_BACK)]
             self._guess = units
             shown = "".join(self._draft.continued(agreed)[len(self._draft.units) :])
-        if shown == self._shown:
+        tail = Tail(shown, self._end_sample)
+        if tail == self._told:
             return []
-        self._shown = shown
-        return [Tail(shown)]
+        self._told = tail
+        return [tail]
 
 
 def _sources(made: Translation, units: Sequence[str], ends: Sequence[int]) -> tuple[int, ...]:

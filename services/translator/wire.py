@@ -27,7 +27,8 @@ def pair_of(opened: pb.Open) -> Pair:
 def event_to_proto(event: Event, format_name: str) -> pb.TranslateResponse:
     """A piece of the translation."""
     if not isinstance(event, Commit):
-        return pb.TranslateResponse(tail=pb.Tail(text=event.text))
+        tail = pb.Tail(text=event.text, through_sample=event.through_sample)
+        return pb.TranslateResponse(tail=tail)
     return pb.TranslateResponse(
         commit=pb.Commit(
             text=event.text,

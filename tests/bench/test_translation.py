@@ -22,13 +22,13 @@ def test_words_are_late_from_their_end_to_the_commit_that_covers_them() -> None:
 
 def test_what_was_shown_and_is_gone_is_counted() -> None:
     reading = Reading()
-    reading.take([Tail(" a b c")], 0.4)
+    reading.take([Tail(" a b c", 0)], 0.4)
     assert reading.erased == 0
     reading.take([commit(" a", 0, 1)], 0.8)
     assert reading.erased == 0, "the commit says what the tail did"
-    reading.take([Tail(" x c d")], 1.2)
+    reading.take([Tail(" x c d", 0)], 1.2)
     assert reading.erased == 2
-    reading.take([commit(" x", 1, 2), Tail("")], 1.6)
+    reading.take([commit(" x", 1, 2), Tail("", 0)], 1.6)
     assert reading.erased == 2 + 2
 
 

@@ -1,4 +1,4 @@
-"""Scripted VAD and ASR services on Unix sockets: they keep the contract and know every answer."""
+"""Scripted services on Unix sockets: they keep the contract and know every answer."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from services.common.errors import (
 )
 from services.common.keys import line_of
 from services.common.rpc import Metadata, Send, bidi
-from services.common.words import Word, words_to_proto
+from services.common.words import Word, words_from_proto, words_to_proto
 from services.gateway.app import create_app
 from services.gateway.config import Settings
 from services.gateway.gateway import Gateway
@@ -30,6 +30,7 @@ from tests.gateway.contract import Contract
 from voxmesh.asr.v1 import asr_pb2, asr_pb2_grpc
 from voxmesh.common.v1 import stage_pb2
 from voxmesh.diarizer.v1 import diarizer_pb2, diarizer_pb2_grpc
+from voxmesh.translator.v1 import translator_pb2, translator_pb2_grpc
 from voxmesh.vad.v1 import vad_pb2, vad_pb2_grpc
 
 WINDOW = 512
@@ -455,6 +456,117 @@ class FakeDiarizer(diarizer_pb2_grpc.DiarizerServiceServicer):
         return settled
 
 
+class FakeTranslator(translator_pb2_grpc.TranslatorServiceServicer):
+    """Shouts: commits a sentence when it ends, and shows the rest as its tail.
+
+    There is a checkpoint with every sentence, so its state is its position. Positions of faults are
+    ends of words.
+    """
+
+    def __init__(self, *, languages: Sequence[str] = ("pt", "de")) -> None:
+        self.languages = languages
+        self.faults = Faults()
+        self.departure = Departure()
+        self.opens: list[translator_pb2.Open] = []
+        self.sources: list[translator_pb2.Source] = []
+        self.flushes = 0
+        self.live = 0
+        self.format = "fake/1"
+
+    @bidi
+    async def Translate(  # noqa: N802 -- the contract's name
+        self,
+        requests: AsyncIterator[translator_pb2.TranslateRequest],
+        send: Send[translator_pb2.TranslateResponse],
+        _metadata: Metadata,
+    ) -> None:
+        self.live += 1
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                leave = tasks.create_task(self._leave(send))
+                await self._serve(requests, send)
+                leave.cancel()
+        finally:
+            self.live -= 1
+
+    async def _leave(self, send: Send[translator_pb2.TranslateResponse]) -> None:
+        await self.departure.wait()
+        await send(translator_pb2.TranslateResponse(go_away=stage_pb2.GoAway()))
+
+    async def _serve(
+        self,
+        requests: AsyncIterator[translator_pb2.TranslateRequest],
+        send: Send[translator_pb2.TranslateResponse],
+    ) -> None:
+        waiting: list[Word] = []
+        end = 0
+        finished = False
+        async for request in requests:
+            match request.WhichOneof("payload"):
+                case "open":
+                    end = await self._open(request.open, send)
+                case "source":
+                    self.sources.append(request.source)
+                    for word in words_from_proto(request.source.words):
+                        assert word.end_sample > end, "a word is said twice"
+                        await self.faults.meet(end, word.end_sample)
+                        end = word.end_sample
+                        waiting.append(word)
+                        if word.text.endswith("."):
+                            await self._commit(waiting, end, send)
+                    tail = "".join(word.text for word in waiting).lower()
+                    told = translator_pb2.Tail(text=tail, through_sample=end)
+                    await send(translator_pb2.TranslateResponse(tail=told))
+                case "flush":
+                    self.flushes += 1
+                    await self.faults.gate.wait()
+                    await self._commit(waiting, end, send)
+                    flushed = stage_pb2.Flushed(flush_id=request.flush.flush_id)
+                    await send(translator_pb2.TranslateResponse(flushed=flushed))
+                case "finish":
+                    finished = True
+                    break
+        if not finished:
+            raise ClientLeftError
+        await self.faults.gate.wait()
+        await self._commit(waiting, end, send)
+        await send(translator_pb2.TranslateResponse(finished=stage_pb2.Finished()))
+
+    async def _open(
+        self, wanted: translator_pb2.Open, send: Send[translator_pb2.TranslateResponse]
+    ) -> int:
+        await self.faults.refuse()
+        if wanted.target_language_code not in self.languages:
+            raise InvalidRequestError(f"no such language; there are {', '.join(self.languages)}")
+        self.opens.append(wanted)
+        if wanted.HasField("checkpoint") and wanted.checkpoint.format != self.format:
+            raise CheckpointError("the checkpoint is another engine's")
+        await send(translator_pb2.TranslateResponse(opened=translator_pb2.Opened()))
+        return wanted.checkpoint.through_sample
+
+    async def _commit(
+        self, waiting: list[Word], end: int, send: Send[translator_pb2.TranslateResponse]
+    ) -> None:
+        if not waiting:
+            return
+        said = list(waiting)
+        waiting.clear()
+        await send(
+            translator_pb2.TranslateResponse(
+                commit=translator_pb2.Commit(
+                    text="".join(word.text for word in said).upper(),
+                    first_sample=said[0].first_sample,
+                    end_sample=said[-1].end_sample,
+                    checkpoint=stage_pb2.Checkpoint(
+                        format=self.format,
+                        replay_from_sample=end,
+                        through_sample=end,
+                    ),
+                )
+            )
+        )
+
+
 def _check(first_sample: int, expected: int) -> None:
     if first_sample != expected:
         raise InvalidRequestError(f"a hole: expected {expected}, got {first_sample}")
@@ -508,6 +620,7 @@ class Mesh:
     vad_replica: Replica
     asr_replica: Replica
     diarizer_replica: Replica | None = None
+    translator_replica: Replica | None = None
 
 
 def write_keys(path: Path, keys: Mapping[str, str]) -> Path:
@@ -521,6 +634,7 @@ async def running(
     vad: FakeVad,
     asr: FakeAsr,
     diarizer: FakeDiarizer | None = None,
+    translator: FakeTranslator | None = None,
     *,
     keys: Mapping[str, str] | None = None,
     **settings: object,
@@ -531,6 +645,7 @@ async def running(
         vad: Its VAD.
         asr: Its recogniser.
         diarizer: Its diarizer; None: it has none.
+        translator: Its translator; None: it has none.
         keys: Names and keys of who may connect; None: everybody.
         settings: The gateway's, where the test needs other than the default.
 
@@ -562,6 +677,18 @@ async def running(
             )
             replicas.append(diarizer_replica)
             settings["diarizer_target"] = diarizer_replica.target
+        translator_replica = None
+        if translator is not None:
+            read_by = translator
+            translator_replica = Replica(
+                folder / "translator",
+                lambda server: translator_pb2_grpc.add_TranslatorServiceServicer_to_server(
+                    read_by, server
+                ),
+                "voxmesh.translator.v1.TranslatorService",
+            )
+            replicas.append(translator_replica)
+            settings["translator_target"] = translator_replica.target
         for replica in replicas:
             await replica.start()
             stack.push_async_callback(replica.kill)
@@ -579,7 +706,9 @@ async def running(
         await gateway.pools.describe()
         upkeep = asyncio.create_task(gateway.run())
         stack.push_async_callback(_cancelled, upkeep)
-        yield Mesh(gateway, vad, asr, vad_replica, asr_replica, diarizer_replica)
+        yield Mesh(
+            gateway, vad, asr, vad_replica, asr_replica, diarizer_replica, translator_replica
+        )
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

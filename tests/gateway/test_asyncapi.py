@@ -25,6 +25,7 @@ from tests.gateway.contract import channels, named, operations_of
 from tests.gateway.fakes import (
     RATE,
     FakeAsr,
+    FakeTranslator,
     FakeVad,
     Heard,
     Mesh,
@@ -119,6 +120,10 @@ def compare(schema: Mapping[str, Any], message: Descriptor) -> None:
     assert set(schema.get("properties", {})) == set(message.fields_by_name), message.name
     for name, found in message.fields_by_name.items():
         told = schema["properties"][name]
+        if found.message_type is not None and found.message_type.GetOptions().map_entry:
+            assert told["type"] == "object"
+            assert told["additionalProperties"] == {"$ref": "#/components/schemas/Int64"}
+            continue
         if found.is_repeated:
             assert told["type"] == "array"
             told = told["items"]
@@ -248,7 +253,9 @@ class Detecting(FakeAsr):
 async def world(*seconds: float, **settings: Any) -> AsyncIterator[tuple[Mesh, int]]:
     said = words_at(*seconds)
     async with (
-        running(FakeVad(spans_of(said)), Detecting(said), **settings) as mesh,
+        running(
+            FakeVad(spans_of(said)), Detecting(said), None, FakeTranslator(), **settings
+        ) as mesh,
         served(mesh.gateway) as port,
     ):
         yield mesh, port
@@ -291,7 +298,7 @@ async def test_asr_says_what_is_described() -> None:
     snapshot = event("snapshot")
     async with world(1.0, 2.0, 3.0) as (_, port):
         done: list[Step] = [*pcm(4), b"", Until("ready_to_stop")]
-        await record.talk(port, "language=en", done, leaves=True)
+        await record.talk(port, "language=en&target_language=pt", done, leaves=True)
         again = [*pcm(2), Until("snapshot"), snapshot, Until("snapshot"), *done]
         await record.talk(port, "mode=diff", again, leaves=True)
         await record.talk(port, "model=none")
@@ -306,7 +313,7 @@ FINISH = json.dumps({"finish": {}})
 
 async def test_converse_says_what_is_described() -> None:
     record = Record("converse")
-    async with world(1.0, 2.0) as (mesh, port):
+    async with world(1.0, 2.0, 4.0) as (mesh, port):
         gate = mesh.asr.faults.gate
         mesh.asr.faults.once = {RATE: DeviceError("lost")}
 
@@ -331,6 +338,9 @@ async def test_converse_says_what_is_described() -> None:
                 open_again,
                 Until("captions"),
                 json.dumps({"name_speaker": {"speaker": 1, "name": "Ada"}}),
+                json.dumps({"translate_into": {"language_codes": ["pt"]}}),
+                *pcm(2),
+                Until("translated"),
                 json.dumps({"flush": {"flush_id": 1}}),
                 Until("flushed"),
             ],

@@ -22,7 +22,7 @@ from tests.gateway.conversing import (
     refusal,
     words_of,
 )
-from tests.gateway.fakes import RATE, FakeDiarizer
+from tests.gateway.fakes import RATE, FakeDiarizer, FakeTranslator
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 
 
@@ -324,6 +324,98 @@ async def test_what_cannot_be_known_of_speakers_is_refused(
 ) -> None:
     opening = pb.Open(encoding=pb.ENCODING_LINEAR16, diarization=wanted)
     async with gateway_stub(0.5, diarizer=FakeDiarizer()) as (_, stub):
+        refused = await refusal(stub, pb.ConverseRequest(open=opening))
+    assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert complaint in (refused.details() or "")
+
+
+def pieces(responses: list[pb.ConverseResponse], target: str) -> list[str]:
+    return [
+        piece.text
+        for response in responses
+        if response.translated.language_code == target
+        for piece in response.translated.pieces
+    ]
+
+
+async def test_what_is_said_is_translated_into_the_languages_that_are_wanted_now() -> None:
+    opening = pb.Open(
+        encoding=pb.ENCODING_LINEAR16,
+        language_code="en",
+        translate_into=pb.TranslateInto(language_codes=["pt", "de"]),
+    )
+    async with gateway_stub(0.5, 1.0, 3.0, 4.2, translator=FakeTranslator()) as (_, stub):
+        call = stub.Converse()
+        await call.write(pb.ConverseRequest(open=opening))
+        for block in audio(3.5):
+            await call.write(pb.ConverseRequest(audio=block))
+        await call.write(pb.ConverseRequest(flush=pb.Flush(flush_id=1)))
+        async with asyncio.timeout(20):
+            before = await read(call, until="flushed")
+            wanted = pb.TranslateInto(language_codes=["de"])
+            await call.write(pb.ConverseRequest(translate_into=wanted))
+            for block in audio(1.5):
+                await call.write(pb.ConverseRequest(audio=block))
+            await call.write(FINISH)
+            after = await read(call, until="finished")
+    assert "".join(pieces(before, "pt")) == "".join(pieces(before, "de")) == " W0 W1 W2"
+    assert pieces(after, "pt") == []
+    assert pieces(after, "de") == [" W3"]
+    spans = [
+        (piece.start_offset.ToMilliseconds(), piece.end_offset.ToMilliseconds())
+        for response in after
+        for piece in response.translated.pieces
+    ]
+    assert spans == [(4200, 4600)]
+
+
+async def test_a_resumed_connection_is_told_the_pieces_that_it_lacks() -> None:
+    opening = pb.Open(
+        encoding=pb.ENCODING_LINEAR16,
+        language_code="en",
+        resumable=True,
+        translate_into=pb.TranslateInto(language_codes=["pt"]),
+    )
+    async with gateway_stub(0.5, 3.5, translator=FakeTranslator()) as (_, stub):
+        call = stub.Converse()
+        await call.write(pb.ConverseRequest(open=opening))
+        async with asyncio.timeout(20):
+            token = (await read(call, until="opened"))[0].opened.resume_token
+            for number in (1, 2):
+                for block in audio(2.5):
+                    await call.write(pb.ConverseRequest(audio=block))
+                await call.write(pb.ConverseRequest(flush=pb.Flush(flush_id=number)))
+                await read(call, until="flushed")
+            call.cancel()
+            for held, complaint in (("pt", "has no 3 pieces"), ("de", "has no 3 pieces")):
+                resume = pb.Resume(token=token, num_pieces={held: 3})
+                refused = await refusal(stub, pb.ConverseRequest(resume=resume))
+                assert complaint in (refused.details() or "")
+            again = stub.Converse()
+            resume = pb.Resume(token=token, num_pieces={"pt": 1})
+            await again.write(pb.ConverseRequest(resume=resume))
+            await again.write(FINISH)
+            responses = await read(again, until="finished")
+    assert pieces(responses, "pt") == [" W1"]
+    assert [r.translated.first_piece for r in responses if r.translated.pieces] == [1]
+
+
+@pytest.mark.parametrize(
+    ("codes", "complaint"),
+    [
+        (["xx"], "there are pt, de"),
+        ([""], "one of 0 characters, not 1 to 64"),
+        (["x" * 65], "one of 65 characters, not 1 to 64"),
+        ([f"l{number}" for number in range(9)], "at most 8 translations"),
+    ],
+)
+async def test_languages_that_cannot_be_had_are_refused(codes: list[str], complaint: str) -> None:
+    opening = pb.Open(
+        encoding=pb.ENCODING_LINEAR16,
+        language_code="en",
+        translate_into=pb.TranslateInto(language_codes=codes),
+    )
+    async with gateway_stub(0.5, translator=FakeTranslator()) as (_, stub):
         refused = await refusal(stub, pb.ConverseRequest(open=opening))
     assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert complaint in (refused.details() or "")

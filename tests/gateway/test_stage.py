@@ -20,7 +20,7 @@ from services.common.errors import (
 )
 from services.common.ring import Ring
 from services.gateway.recovery import Patience, Recovery, StreamLostError, loss
-from services.gateway.route import Route
+from services.gateway.route import Heard, Route, RoutedAudio
 from services.gateway.session_config import SessionConfig
 from services.gateway.stage import Stage
 from services.gateway.transcript import Notice, Transcript
@@ -43,10 +43,9 @@ class Rig:
         self.notices: list[Notice] = []
         self.channel = open_channel(target)
         config = SessionConfig("s", "test")
-        self.stage: Stage[asr_pb2.TranscribeRequest, asr_pb2.TranscribeResponse] = Stage(
+        self.stage: Stage[Heard, asr_pb2.TranscribeRequest, asr_pb2.TranscribeResponse] = Stage(
             AsrUpstream(self.channel, config, self.transcript, committed=self.transcript.commit),
-            self.route,
-            self.ring,
+            RoutedAudio(self.route, self.ring),
             patience,
             quarantine=asyncio.Lock(),
             unanswered_samples=RATE,
@@ -138,7 +137,7 @@ async def test_audio_is_cut_into_small_messages_and_never_read_twice_while_all_i
         made.route.complete()
         await made.run()
         assert made.stage.answered_sample == 50 * RATE
-        assert made.stage.needed_sample >= asr.words[0].end_sample
+        assert made.route.first_audio(made.stage.replay_sample) >= asr.words[0].end_sample
     assert asr.streams[0].audio == [(0, 50 * RATE)]
 
 

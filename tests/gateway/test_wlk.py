@@ -23,10 +23,12 @@ from services.common.words import Word
 from services.gateway.protocols.wlk_view import View
 from services.gateway.speakers import Speakers, Turn
 from services.gateway.transcript import Scores, Transcript
+from services.gateway.translation import TranslationPiece
 from tests.gateway.fakes import (
     RATE,
     FakeAsr,
     FakeDiarizer,
+    FakeTranslator,
     FakeVad,
     Mesh,
     running,
@@ -87,6 +89,7 @@ steps = st.lists(
         st.integers(0, 5 * RATE),
         st.sampled_from(["", "", "en", "fr"]),
         st.booleans(),
+        st.integers(0, 2),
     ),
     max_size=12,
 )
@@ -94,20 +97,22 @@ steps = st.lists(
 
 @given(history=steps, name_language=st.booleans(), diarized=st.booleans())
 def test_what_a_client_rebuilds_from_diffs_is_the_full_state(
-    history: list[tuple[list[tuple[str, int, int, int]], bool, str, int, str, bool]],
+    history: list[tuple[list[tuple[str, int, int, int]], bool, str, int, str, bool, int]],
     name_language: bool,
     diarized: bool,
 ) -> None:
     """P4. P2: in the end, the words in lines are those that were certain."""
     transcript = Transcript()
     speakers = Speakers(transcript)
-    told: dict[str, Any] = {"name_language": name_language, "diarized": diarized}
+    told: dict[str, Any] = {"name_language": name_language, "diarized": diarized, "target": "pt"}
     full = View(transcript, diff=False, **told)
     diff = View(transcript, diff=True, **told)
     state: State | None = None
     at = seq = 0
     certain = ""
-    for commit, release, tail, received, language, lags_too in history:
+    translation = transcript.translation("pt")
+    num_translated = 0
+    for commit, release, tail, received, language, lags_too, translated in history:
         run = []
         for text, pause, length, speaker in commit:
             run.append(Word(text, at + pause, at + pause + length, speaker=speaker))
@@ -126,6 +131,11 @@ def test_what_a_client_rebuilds_from_diffs_is_the_full_state(
         transcript.decoded_sample = transcript.received_sample // 2
         if language:
             transcript.detect(language, 1.0)
+        for word in transcript.words[num_translated : num_translated + translated]:
+            num_translated += 1
+            piece = TranslationPiece(f" T{num_translated}", word.first_sample, word.end_sample)
+            translation.commit(piece)
+        translation.replace_tail(tail.upper())
         expected, message = full.update(lags_too=lags_too), diff.update(lags_too=lags_too)
         assert (expected is None) is (message is None)
         if message is not None:
@@ -141,6 +151,9 @@ def test_what_a_client_rebuilds_from_diffs_is_the_full_state(
         line["text"] or "" for line in apply(None, {"type": "snapshot", **last})["lines"]
     )
     assert spoken.replace(" ", "") == certain.replace(" ", "")
+    shown = apply(None, {"type": "snapshot", **last})["lines"]
+    translations = " ".join(line.get("translation", "") for line in shown).split()
+    assert translations == [f"T{number + 1}" for number in range(num_translated)]
     assert last["buffer_diarization"] == ""
     failure = apply(apply(None, {"type": "snapshot", **full.last()}), diff.failure("broken"))
     assert failure["status"] == full.failure("broken")["status"] == "error"
@@ -167,6 +180,60 @@ def test_words_without_a_speaker_stand_between_the_lines_and_what_may_change() -
     state = view.update(lags_too=False)
     assert state is not None, "a word that becomes certain is news"
     assert (state["buffer_diarization"], state["buffer_transcription"]) == (" two three", "")
+
+
+@pytest.mark.parametrize("diff", [False, True])
+def test_a_translation_that_grows_is_one_message_though_nothing_else_has_changed(
+    diff: bool,
+) -> None:
+    """P17."""
+    transcript = Transcript()
+    view = View(transcript, diff=diff, name_language=False, target="pt")
+    transcript.commit([Word(" one", RATE, 2 * RATE), Word(" two", 9 * RATE, 10 * RATE)])
+    transcript.replace_tail([])
+    assert view.update(lags_too=False) is not None
+    translation = transcript.translation("pt")
+    translation.replace_tail(" U")
+    message = view.update(lags_too=False)
+    assert message is not None
+    assert message["buffer_translation"] == " U"
+    assert view.update(lags_too=False) is None
+    for text, second in ((" UM", 1), (" DOIS", 9)):
+        translation.commit(TranslationPiece(text, second * RATE, (second + 1) * RATE))
+        assert view.update(lags_too=False) is not None
+        assert view.update(lags_too=False) is None
+    whole = View(transcript, diff=False, name_language=False, target="pt").last()
+    state = apply(None, {"type": "snapshot", **whole})
+    assert [line.get("translation") for line in state["lines"]] == ["UM", None, "DOIS"]
+
+
+async def test_lines_are_translated() -> None:
+    translator = FakeTranslator()
+    async with (
+        mesh_at_port(1.0, 2.0, 9.0, translator=translator) as (_, port),
+        asr_client(port, "?language=en&target_language=pt") as client,
+    ):
+        await client.say(11)
+        _config, *states, _end = await client.finish()
+    assert [line.get("translation") for line in states[-1]["lines"]] == ["W0 W1", None, "W2"]
+    assert states[-1]["buffer_translation"] == ""
+
+
+@pytest.mark.parametrize(
+    ("query", "translated"),
+    [("", True), ("&target_language=", False), ("&target_language=de", True)],
+)
+async def test_a_gateway_may_translate_for_clients_that_do_not_ask(
+    query: str, translated: bool
+) -> None:
+    translator = FakeTranslator()
+    async with (
+        mesh_at_port(1.0, translator=translator, target_language="pt") as (_, port),
+        asr_client(port, f"?language=en{query}") as client,
+    ):
+        await client.say(3)
+        _config, *states, _end = await client.finish()
+    assert ("translation" in states[-1]["lines"][0]) is translated
 
 
 @pytest.mark.trap(13)
@@ -236,11 +303,14 @@ async def asr_client(port: int, query: str = "", **options: Any) -> AsyncIterato
 
 @asynccontextmanager
 async def mesh_at_port(
-    *seconds: float, diarizer: FakeDiarizer | None = None, **settings: Any
+    *seconds: float,
+    diarizer: FakeDiarizer | None = None,
+    translator: FakeTranslator | None = None,
+    **settings: Any,
 ) -> AsyncIterator[tuple[Mesh, int]]:
     said = words_at(*seconds)
     async with (
-        running(FakeVad(spans_of(said)), FakeAsr(said), diarizer, **settings) as mesh,
+        running(FakeVad(spans_of(said)), FakeAsr(said), diarizer, translator, **settings) as mesh,
         served(mesh.gateway) as port,
     ):
         yield mesh, port

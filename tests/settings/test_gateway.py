@@ -6,7 +6,7 @@ import os
 import sys
 import wave
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -17,8 +17,9 @@ import grpc.aio
 import httpx
 import pytest
 from starlette.websockets import WebSocket
+from websockets.asyncio.client import connect
 
-from services.common.errors import MeshError
+from services.common.errors import InvalidRequestError, MeshError
 from services.common.timeline import samples, samples_of_ms, seconds
 from services.gateway import __main__ as gateway_process
 from services.gateway.config import Settings
@@ -31,6 +32,7 @@ from tests.gateway.fakes import (
     RATE,
     FakeAsr,
     FakeDiarizer,
+    FakeTranslator,
     FakeVad,
     Mesh,
     running,
@@ -601,3 +603,70 @@ async def test_clients_of_asr_that_say_nothing_of_it_have_their_speakers_told_ap
         async with asyncio.timeout(SOON_S):
             await until(lambda: client.has_been_told_all)
     assert len(diarizer.opens) == flip.effect
+
+
+# --- the translator
+
+
+TRANSLATED = SessionConfig("s", "test", language_code="en", targets=("pt",))
+
+
+@flips("GATEWAY", translator_target={"": False, "there": True})
+async def test_the_translator_target_is_where_words_are_translated(flip: Flip) -> None:
+    words = words_at(0.5, 1.5)
+    translator = FakeTranslator() if flip.value else None
+    async with running(FakeVad(spans_of(words)), FakeAsr(words), None, translator) as mesh:
+        with nullcontext() if flip.effect else pytest.raises(InvalidRequestError):
+            async with mesh.gateway.session(TRANSLATED) as session:
+                await session.run(silence(3))
+            [piece] = session.transcript.translations["pt"].pieces
+            assert piece.text == " W0 W1"
+
+
+@flips("GATEWAY", target_language={"": None, "pt": "W0", "de": "W0"})
+async def test_sessions_of_asr_that_name_no_language_are_translated_into_this_one(
+    flip: Flip,
+) -> None:
+    words = words_at(0.5)
+    translator = FakeTranslator()
+    mesh = running(
+        FakeVad(spans_of(words)), FakeAsr(words), None, translator, target_language=flip.value
+    )
+    async with (
+        mesh as stages,
+        served(stages.gateway) as port,
+        connect(f"ws://127.0.0.1:{port}/asr?language=en", proxy=None) as socket,
+    ):
+        await socket.send(bytes(4 * RATE))
+        await socket.send(b"")
+        told = [json.loads(await asyncio.wait_for(socket.recv(), 10))]
+        while told[-1] != {"type": "ready_to_stop"}:
+            told.append(json.loads(await asyncio.wait_for(socket.recv(), 10)))
+    assert told[-2]["lines"][0].get("translation") == flip.effect
+    assert [opened.target_language_code for opened in translator.opens] == [flip.value] * bool(
+        flip.value
+    )
+
+
+def test_a_language_to_translate_into_needs_a_translator() -> None:
+    with pytest.raises(ValueError, match="needs a translator"):
+        Settings(target_language="pt")
+
+
+@flips("GATEWAY", translation_wait_s={0.1: False, 50.0: True})
+async def test_the_end_of_a_session_waits_so_long_for_its_translation(flip: Flip) -> None:
+    words = words_at(0.5)
+    translator = FakeTranslator()
+    translator.faults.gate.clear()
+    mesh = running(
+        *(FakeVad(spans_of(words)), FakeAsr(words), None, translator),
+        translation_wait_s=flip.value,
+        stall_s=60,
+    )
+    async with mesh as stages, stages.gateway.session(TRANSLATED) as session:
+        run = asyncio.create_task(session.run(silence(2)))
+        await asyncio.wait((run,), timeout=1)
+        assert run.done() is not flip.effect
+        translator.faults.gate.set()
+        await run
+    assert bool(session.transcript.translations["pt"].pieces) == flip.effect

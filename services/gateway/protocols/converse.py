@@ -28,11 +28,13 @@ from services.gateway.session import SessionConfig, Task
 from services.gateway.session_config import MAX_SPEAKERS, Diarization, Policy
 from services.gateway.tasks import first_error
 from services.gateway.throttle import Throttle
+from services.gateway.transcript import Transcript
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 
 _NEWS_S = 1.0
 """Between two messages that say how far behind the transcript is, or how much audio has come."""
 _MAX_NAME_CHARS = 100
+_MAX_LANGUAGE_CHARS = 64
 _SPEECH_BYTES_PER_S = SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
 
 _ENCODINGS: dict[int, Encoding] = {
@@ -79,24 +81,20 @@ async def converse(
     if first.WhichOneof("payload") == "resume":
         live = gateway.resumption.find(first.resume.token, caller)
         telemetry.SESSIONS_RESUMED.labels(protocol).inc()
-        num_words = first.resume.num_words
-        if not 0 <= num_words <= len(live.session.transcript.words):
-            raise InvalidRequestError(f"the transcript has no {num_words} words")
-        connection = _Connection(
-            gateway, live, send, protocol, token=first.resume.token, num_words=num_words
-        )
-        await connection.hold(requests)
+        _check_progress(first.resume, live.session.transcript)
+        await _Connection(gateway, live, send, protocol, first.resume).hold(requests)
         return
     async with AsyncExitStack() as resources:
         live = await _open(gateway, first.open, resources, protocol=protocol, caller=caller)
         if first.open.resumable:
             token = gateway.resumption.keep(live, caller, resources.pop_all())
-            await _Connection(gateway, live, send, protocol, token=token).hold(requests)
+            start = pb.Resume(token=token)
+            await _Connection(gateway, live, send, protocol, start).hold(requests)
             return
         with first_error():
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(live.run(gateway.closing), name="converse.session")
-                await _Connection(gateway, live, send, protocol).hold(requests)
+                await _Connection(gateway, live, send, protocol, pb.Resume()).hold(requests)
 
 
 async def _first(requests: Requests, idle_s: float) -> pb.ConverseRequest:
@@ -128,6 +126,7 @@ async def _open(
         policy=_policy(opening),
         frame_threshold=frame_threshold,
         diarization=_diarization(opening),
+        targets=_targets(opening.translate_into),
     )
     audio_format = _format(opening)
     session = await resources.enter_async_context(gateway.session(config))
@@ -149,18 +148,16 @@ class _Connection:
         live: LiveSession,
         send: Send,
         protocol: str,
-        *,
-        token: str = "",
-        num_words: int = 0,
+        start: pb.Resume,
     ) -> None:
-        """Prepare to serve a client that has so many words of the transcript."""
+        """Prepare to serve a client that has so much of the transcript."""
         self._gateway = gateway
         self._live = live
         self._session = live.session
         self._send = send
         self._protocol = protocol
-        self._token = token
-        self._captions = Captions(live.session.transcript, num_words=num_words, names=live.names)
+        self._token = start.token
+        self._captions = Captions(live.session.transcript, start, names=live.names)
         self._told_bytes = 0
         self._throttle = Throttle(gateway.settings.max_messages_per_s)
         self._turn = asyncio.Lock()
@@ -246,6 +243,8 @@ class _Connection:
                     break
                 case "name_speaker":
                     self._name(request.name_speaker)
+                case "translate_into":
+                    self._session.translate_into(_targets(request.translate_into))
                 case "open" | "resume":
                     raise InvalidRequestError("a second open")
                 case None:
@@ -344,6 +343,31 @@ def _diarization(opening: pb.Open) -> Diarization | None:
             )
     enrolled = tuple(speaker.speech for speaker in wanted.enrolled)
     return Diarization(wanted.max_speakers, wanted.num_speakers, enrolled)
+
+
+def _targets(wanted: pb.TranslateInto) -> tuple[str, ...]:
+    for code in wanted.language_codes:
+        if not 1 <= len(code) <= _MAX_LANGUAGE_CHARS:
+            raise InvalidRequestError(
+                f"translate_into.language_codes has one of {len(code)} characters, "
+                f"not 1 to {_MAX_LANGUAGE_CHARS}"
+            )
+    return tuple(wanted.language_codes)
+
+
+def _check_progress(resumed: pb.Resume, transcript: Transcript) -> None:
+    """See whether a client can have so much of a transcript.
+
+    Raises:
+        InvalidRequestError: It is more than there is.
+
+    """
+    if not 0 <= resumed.num_words <= len(transcript.words):
+        raise InvalidRequestError(f"the transcript has no {resumed.num_words} words")
+    for target, num_pieces in resumed.num_pieces.items():
+        translation = transcript.translations.get(target)
+        if not 0 <= num_pieces <= (len(translation.pieces) if translation else 0):
+            raise InvalidRequestError(f"the translation into {target!r} has no {num_pieces} pieces")
 
 
 def _checked_name(name: str) -> str:

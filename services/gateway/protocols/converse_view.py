@@ -1,6 +1,6 @@
 """A transcript as the messages of ``Converse``."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -14,18 +14,20 @@ class Captions:
     """A transcript as messages: what one client has been sent of it."""
 
     def __init__(
-        self, transcript: Transcript, *, names: Mapping[int, str], num_words: int = 0
+        self, transcript: Transcript, start: pb.Resume, *, names: Mapping[int, str]
     ) -> None:
         """Create the view of a client.
 
         Args:
             transcript: What it is shown.
+            start: How much of it the client has from an earlier connection.
             names: What speakers are called, by their numbers.
-            num_words: Words of it that the client has from an earlier connection.
 
         """
         self._transcript = transcript
-        self._num_words = num_words
+        self._num_words = start.num_words
+        self._num_pieces = dict(start.num_pieces)
+        self._translated_tails: dict[str, str] = {}
         self._num_notices = 0
         self._seq = 0
         self._tail = ""
@@ -76,7 +78,31 @@ class Captions:
                 tail=tail,
             )
             responses.append(pb.ConverseResponse(captions=captions))
-        return responses
+        return [*responses, *self._translated()]
+
+    def _translated(self) -> Iterator[pb.ConverseResponse]:
+        for target, translation in self._transcript.translations.items():
+            first_piece = self._num_pieces.get(target, 0)
+            pieces = translation.pieces[first_piece:]
+            tail = translation.tail
+            if not pieces and tail == self._translated_tails.get(target, ""):
+                continue
+            self._num_pieces[target] = first_piece + len(pieces)
+            self._translated_tails[target] = tail
+            translated = pb.Translated(
+                language_code=target,
+                first_piece=first_piece,
+                pieces=[
+                    pb.TranslatedPiece(
+                        text=piece.text,
+                        start_offset=offset(piece.first_sample),
+                        end_offset=offset(piece.end_sample),
+                    )
+                    for piece in pieces
+                ],
+                tail=tail,
+            )
+            yield pb.ConverseResponse(translated=translated)
 
     def lag(self) -> list[pb.ConverseResponse]:
         """How far behind the transcript is, if that has changed."""

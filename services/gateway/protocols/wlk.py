@@ -18,6 +18,7 @@ from services.common.errors import (
     MeshError,
     NotFoundError,
 )
+from services.gateway.config import Settings
 from services.gateway.decoder import ContainerFormat, open_decoder
 from services.gateway.gateway import Gateway
 from services.gateway.inbox import Inbox
@@ -41,6 +42,7 @@ _LAG_S = 1.0
 """Between two messages of which the later only says how far behind the transcript is."""
 _BYTES_PER_S = 64_000
 """The whole transcript is sent again with every change: the longer it is, the rarer."""
+_LANGUAGE_CHARS = 64
 _REQUEST_CHARS = 100
 """Longer text is no request that is known."""
 
@@ -58,7 +60,7 @@ async def serve(websocket: WebSocket, gateway: Gateway) -> None:
     """Serve one connection from its handshake to its end."""
     async with AsyncExitStack() as slot:
         try:
-            config = _config(websocket, diarize=gateway.settings.diarize)
+            config = _config(websocket, gateway.settings)
             session = await slot.enter_async_context(gateway.session(config))
         except (InvalidRequestError, NotFoundError) as error:
             await _reject(websocket, str(error))
@@ -73,21 +75,23 @@ async def serve(websocket: WebSocket, gateway: Gateway) -> None:
             await connection.serve()
 
 
-def _config(websocket: WebSocket, *, diarize: bool) -> SessionConfig:
-    """What a client asks for; ``diarize`` counts for those that say nothing of it.
+def _config(websocket: WebSocket, settings: Settings) -> SessionConfig:
+    """What a client asks for, and what the settings say where it says nothing.
 
     Raises:
         InvalidRequestError: It asks for what cannot be done.
 
     """
     query = websocket.query_params
-    if target := query.get("target_language", ""):
-        raise InvalidRequestError(f"no translator is connected for language {target!r}")
+    diarize = settings.diarize
     if switch := query.get("diarization", ""):
         if switch.lower() not in _SWITCH:
             raise InvalidRequestError(f"diarization {switch!r} is neither true nor false")
         diarize = _SWITCH[switch.lower()]
     language = query.get("language", "")
+    target = query.get("target_language", settings.target_language)
+    if len(target) > _LANGUAGE_CHARS:
+        raise InvalidRequestError(f"target_language has more than {_LANGUAGE_CHARS} characters")
     return SessionConfig(
         session_id=uuid.uuid4().hex,
         protocol=PROTOCOL,
@@ -95,6 +99,7 @@ def _config(websocket: WebSocket, *, diarize: bool) -> SessionConfig:
         language_code="" if language == "auto" else language,
         model=query.get("model", ""),
         diarization=Diarization() if diarize else None,
+        targets=(target,) if target else (),
     )
 
 
@@ -129,6 +134,7 @@ class _Connection:
             diff=self._mode == "diff",
             name_language=not session.config.language_code,
             diarized=session.config.diarization is not None,
+            target="".join(session.config.targets),
         )
 
     async def serve(self) -> None:

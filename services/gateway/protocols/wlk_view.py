@@ -28,6 +28,7 @@ class View:
         diff: bool,
         name_language: bool,
         diarized: bool = False,
+        target: str = "",
     ) -> None:
         """Create the view of a client that has seen nothing.
 
@@ -36,14 +37,19 @@ class View:
             diff: Whether only what changed is sent, after a first message with everything.
             name_language: Whether lines name the language that was detected.
             diarized: Whether speakers are told apart.
+            target: The language of the translation that it is shown; empty: none.
 
         """
         self._transcript = transcript
         self._diff = diff
         self._name_language = name_language
         self._diarized = diarized
+        self._target = target
         self._lines = Lines()
+        self._translations: dict[int, str] = {}
+        """What lines are in the other language, by their places."""
         self._num_words = 0
+        self._num_pieces = 0
         self._num_sent = 0
         """Lines at the front that the client has as they are."""
         self._num_shown = 0
@@ -52,8 +58,9 @@ class View:
         self._whole = True
         """Whether the next message has to say everything."""
         self._language = ""
-        self._sent_tail = ("", "")
-        """What is certain and has no speaker yet, and what may still change."""
+        self._sent_tail = ("", "", "")
+        """What is certain and has no speaker yet, what may still change, and the same of the
+        translation."""
         self._sent_lags: Sequence[float] = (0.0,) * len(_LAGS)
 
     def update(self, *, lags_too: bool) -> Message | None:
@@ -88,7 +95,7 @@ class View:
         return {
             "status": "error",
             "lines": [],
-            **_buffers("", ""),
+            **_buffers("", "", ""),
             **dict.fromkeys(_LAGS, 0.0),
             "error": error,
         }
@@ -107,10 +114,24 @@ class View:
             self._language = language
             self._num_sent = 0
             words = words or transcript.words
-        tail = (text_of(transcript.held), text_of(_unsure(transcript)))
-        news = bool(words) or tail != self._sent_tail
+        translated, translated_tail = self._translate()
+        tail = (text_of(transcript.held), text_of(_unsure(transcript)), translated_tail)
+        news = bool(words) or translated or tail != self._sent_tail
         self._sent_tail = tail
         return news
+
+    def _translate(self) -> tuple[bool, str]:
+        """Take in what has been translated; whether there is more of it, and what may follow."""
+        translation = self._transcript.translations.get(self._target)
+        if translation is None:
+            return False, ""
+        pieces = translation.pieces[self._num_pieces :]
+        self._num_pieces += len(pieces)
+        for piece in pieces:
+            place = self._lines.place_of(piece.first_sample)
+            self._translations[place] = self._translations.get(place, "") + piece.text
+            self._num_sent = min(self._num_sent, place)
+        return bool(pieces), translation.tail
 
     def _lags(self) -> Sequence[float]:
         transcript = self._transcript
@@ -128,14 +149,14 @@ class View:
     def _state(self) -> Message:
         return {
             "status": self._status(),
-            "lines": [self._line(line) for line in self._lines[:]],
+            "lines": self._lines_from(0),
             **_buffers(*self._sent_tail),
             **dict(zip(_LAGS, self._sent_lags, strict=True)),
         }
 
     def _changes(self) -> Message:
         self._seq += 1
-        new = [self._line(line) for line in self._lines[self._num_sent :]]
+        new = self._lines_from(self._num_sent)
         # Clients of old know no other rule than to drop these and append the new ones.
         pruned = 0 if self._num_sent else self._num_shown
         self._num_sent = self._num_shown = len(self._lines)
@@ -157,13 +178,18 @@ class View:
         spoken = len(self._lines) or any(self._sent_tail)
         return "active_transcription" if spoken else "no_audio_detected"
 
-    def _line(self, line: Line) -> Message:
+    def _lines_from(self, first: int) -> list[Message]:
+        return [self._line(place, line) for place, line in enumerate(self._lines[first:], first)]
+
+    def _line(self, place: int, line: Line) -> Message:
         message: Message = {
             "speaker": line.speaker,
             "text": None if self._diarized and line.speaker == SILENCE else line.text,
             "start": clock(line.first_sample),
             "end": clock(line.end_sample),
         }
+        if translation := self._translations.get(place):
+            message["translation"] = translation.lstrip()
         if self._language and line.speaker != SILENCE:
             message["detected_language"] = self._language
         return message
@@ -173,9 +199,9 @@ def _unsure(transcript: Transcript) -> Sequence[Word]:
     return transcript.tail[len(transcript.held) :]
 
 
-def _buffers(diarization: str, transcription: str) -> Message:
+def _buffers(diarization: str, transcription: str, translation: str) -> Message:
     return {
         "buffer_transcription": transcription,
         "buffer_diarization": diarization,
-        "buffer_translation": "",
+        "buffer_translation": translation,
     }

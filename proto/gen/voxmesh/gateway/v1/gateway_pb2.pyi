@@ -120,6 +120,7 @@ class ConverseRequest(_message.Message):
     FINISH_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     NAME_SPEAKER_FIELD_NUMBER: _builtins.int
+    TRANSLATE_INTO_FIELD_NUMBER: _builtins.int
     audio: _builtins.bytes
     """The next bytes of audio, cut anywhere."""
     @_builtins.property
@@ -142,6 +143,10 @@ class ConverseRequest(_message.Message):
     def name_speaker(self) -> Global___NameSpeaker:
         """What a speaker is called from now on."""
 
+    @_builtins.property
+    def translate_into(self) -> Global___TranslateInto:
+        """Into which languages what is said from now on is translated."""
+
     def __init__(
         self,
         *,
@@ -151,12 +156,13 @@ class ConverseRequest(_message.Message):
         finish: Global___Finish | None = ...,
         resume: Global___Resume | None = ...,
         name_speaker: Global___NameSpeaker | None = ...,
+        translate_into: Global___TranslateInto | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "finish", b"finish", "flush", b"flush", "name_speaker", b"name_speaker", "open", b"open", "payload", b"payload", "resume", b"resume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "finish", b"finish", "flush", b"flush", "name_speaker", b"name_speaker", "open", b"open", "payload", b"payload", "resume", b"resume", "translate_into", b"translate_into"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "finish", b"finish", "flush", b"flush", "name_speaker", b"name_speaker", "open", b"open", "payload", b"payload", "resume", b"resume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "finish", b"finish", "flush", b"flush", "name_speaker", b"name_speaker", "open", b"open", "payload", b"payload", "resume", b"resume", "translate_into", b"translate_into"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["open", "audio", "flush", "finish", "resume", "name_speaker"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["open", "audio", "flush", "finish", "resume", "name_speaker", "translate_into"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -180,6 +186,7 @@ class Open(_message.Message):
     FRAME_THRESHOLD_FIELD_NUMBER: _builtins.int
     RESUMABLE_FIELD_NUMBER: _builtins.int
     DIARIZATION_FIELD_NUMBER: _builtins.int
+    TRANSLATE_INTO_FIELD_NUMBER: _builtins.int
     encoding: Global___Encoding.ValueType
     """What the bytes of audio are. Unspecified: a container, told apart by its first bytes."""
     sample_rate_hz: _builtins.int
@@ -210,6 +217,10 @@ class Open(_message.Message):
     def diarization(self) -> Global___Diarization:
         """Tell speakers apart. Unset: who speaks does not matter."""
 
+    @_builtins.property
+    def translate_into(self) -> Global___TranslateInto:
+        """Into which languages the words are translated while they are said. Unset: none."""
+
     def __init__(
         self,
         *,
@@ -225,16 +236,47 @@ class Open(_message.Message):
         frame_threshold: _builtins.int | None = ...,
         resumable: _builtins.bool = ...,
         diarization: Global___Diarization | None = ...,
+        translate_into: Global___TranslateInto | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold", "diarization", b"diarization", "frame_threshold", b"frame_threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold", "diarization", b"diarization", "frame_threshold", b"frame_threshold", "translate_into", b"translate_into"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold", "channels", b"channels", "diarization", b"diarization", "encoding", b"encoding", "frame_threshold", b"frame_threshold", "hotwords", b"hotwords", "language_code", b"language_code", "model", b"model", "policy", b"policy", "prompt", b"prompt", "resumable", b"resumable", "sample_rate_hz", b"sample_rate_hz", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold", "channels", b"channels", "diarization", b"diarization", "encoding", b"encoding", "frame_threshold", b"frame_threshold", "hotwords", b"hotwords", "language_code", b"language_code", "model", b"model", "policy", b"policy", "prompt", b"prompt", "resumable", b"resumable", "sample_rate_hz", b"sample_rate_hz", "task", b"task", "translate_into", b"translate_into"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frame_threshold: _TypeAlias = _typing.Literal["frame_threshold"]  # noqa: Y015
     _WhichOneofArgType__frame_threshold: _TypeAlias = _typing.Literal["_frame_threshold", b"_frame_threshold"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__frame_threshold) -> _WhichOneofReturnType__frame_threshold | None: ...
 
 Global___Open: _TypeAlias = Open  # noqa: Y015
+
+@_typing.final
+class TranslateInto(_message.Message):
+    """Into which languages the words of the transcript are translated. A mesh without a translator answers
+    INVALID_ARGUMENT. While the translator is in trouble captions come as ever, and a `Notice` says so.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LANGUAGE_CODES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def language_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 8: names ("Portuguese"), ISO 639 or BCP-47 codes ("pt-BR"), or FLORES-200 codes
+        ("por_Latn"). One that was asked for before and is missing here gets no more words. A pair that
+        the translator lacks is INVALID_ARGUMENT if the language spoken was named in `open`, or else a
+        `Notice` that lists what there is.
+        """
+
+    def __init__(
+        self,
+        *,
+        language_codes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["language_codes", b"language_codes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TranslateInto: _TypeAlias = TranslateInto  # noqa: Y015
 
 @_typing.final
 class Diarization(_message.Message):
@@ -302,21 +344,47 @@ class Resume(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class NumPiecesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TOKEN_FIELD_NUMBER: _builtins.int
     NUM_WORDS_FIELD_NUMBER: _builtins.int
+    NUM_PIECES_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """As given in `Opened`. It is worth nothing without the key that opened the session."""
     num_words: _builtins.int
     """Words of the transcript that the client has; those behind them are sent."""
+    @_builtins.property
+    def num_pieces(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Pieces of each translation that the client has, by language as it was asked for."""
+
     def __init__(
         self,
         *,
         token: _builtins.str = ...,
         num_words: _builtins.int = ...,
+        num_pieces: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_words", b"num_words", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_pieces", b"num_pieces", "num_words", b"num_words", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -401,6 +469,7 @@ class ConverseResponse(_message.Message):
     FLUSHED_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     RECEIVED_FIELD_NUMBER: _builtins.int
+    TRANSLATED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___Opened:
         """The session is accepted. The first message."""
@@ -433,6 +502,10 @@ class ConverseResponse(_message.Message):
     def received(self) -> Global___Received:
         """How much audio has arrived, in sessions that may be resumed. At most once a second."""
 
+    @_builtins.property
+    def translated(self) -> Global___Translated:
+        """What changed in a translation."""
+
     def __init__(
         self,
         *,
@@ -444,12 +517,13 @@ class ConverseResponse(_message.Message):
         flushed: Global___Flushed | None = ...,
         finished: Global___Finished | None = ...,
         received: Global___Received | None = ...,
+        translated: Global___Translated | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["captions", b"captions", "event", b"event", "finished", b"finished", "flushed", b"flushed", "lag", b"lag", "language", b"language", "notice", b"notice", "opened", b"opened", "received", b"received"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["captions", b"captions", "event", b"event", "finished", b"finished", "flushed", b"flushed", "lag", b"lag", "language", b"language", "notice", b"notice", "opened", b"opened", "received", b"received", "translated", b"translated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["captions", b"captions", "event", b"event", "finished", b"finished", "flushed", b"flushed", "lag", b"lag", "language", b"language", "notice", b"notice", "opened", b"opened", "received", b"received"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["captions", b"captions", "event", b"event", "finished", b"finished", "flushed", b"flushed", "lag", b"lag", "language", b"language", "notice", b"notice", "opened", b"opened", "received", b"received", "translated", b"translated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["opened", "captions", "language", "lag", "notice", "flushed", "finished", "received"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["opened", "captions", "language", "lag", "notice", "flushed", "finished", "received", "translated"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -580,6 +654,76 @@ class Word(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Word: _TypeAlias = Word  # noqa: Y015
+
+@_typing.final
+class Translated(_message.Message):
+    """What changed in the translation into one language."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LANGUAGE_CODE_FIELD_NUMBER: _builtins.int
+    PIECES_FIELD_NUMBER: _builtins.int
+    TAIL_FIELD_NUMBER: _builtins.int
+    FIRST_PIECE_FIELD_NUMBER: _builtins.int
+    language_code: _builtins.str
+    """The language, as it was asked for."""
+    tail: _builtins.str
+    """What follows the last piece and may still change."""
+    first_piece: _builtins.int
+    """How many pieces of the translation came before `pieces`."""
+    @_builtins.property
+    def pieces(self) -> _containers.RepeatedCompositeFieldContainer[Global___TranslatedPiece]:
+        """Text that joined the translation for good, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        language_code: _builtins.str = ...,
+        pieces: _abc.Iterable[Global___TranslatedPiece] | None = ...,
+        tail: _builtins.str = ...,
+        first_piece: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_piece", b"first_piece", "language_code", b"language_code", "pieces", b"pieces", "tail", b"tail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Translated: _TypeAlias = Translated  # noqa: Y015
+
+@_typing.final
+class TranslatedPiece(_message.Message):
+    """A piece of a translation: a few words, or a sentence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    START_OFFSET_FIELD_NUMBER: _builtins.int
+    END_OFFSET_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The text with the white space before it: joining the texts gives the translation."""
+    @_builtins.property
+    def start_offset(self) -> _duration_pb2.Duration:
+        """When the first of the words starts that it translates, from the start of the session's audio."""
+
+    @_builtins.property
+    def end_offset(self) -> _duration_pb2.Duration:
+        """When the last of them ends."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        start_offset: _duration_pb2.Duration | None = ...,
+        end_offset: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "start_offset", b"start_offset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "start_offset", b"start_offset", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TranslatedPiece: _TypeAlias = TranslatedPiece  # noqa: Y015
 
 @_typing.final
 class LanguageDetected(_message.Message):

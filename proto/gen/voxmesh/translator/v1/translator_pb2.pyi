@@ -114,7 +114,7 @@ class Source(_message.Message):
     TAIL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def words(self) -> _containers.RepeatedCompositeFieldContainer[_text_pb2.Word]:
-        """Words committed since the message before, oldest first."""
+        """Words committed since the message before, oldest first. Each ends later than the one before it."""
 
     @_builtins.property
     def tail(self) -> _containers.RepeatedCompositeFieldContainer[_text_pb2.Word]:
@@ -245,21 +245,27 @@ Global___Commit: _TypeAlias = Commit  # noqa: Y015
 
 @_typing.final
 class Tail(_message.Message):
-    """Translated text that may still change. Replaces the tail before it."""
+    """Translated text that may still change. Replaces the tail before it. One comes after words too that
+    change nothing, and says that they have been taken in.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
+    THROUGH_SAMPLE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text, with the white space that belongs before it. May be empty."""
+    through_sample: _builtins.int
+    """Position after the last committed word that was taken in."""
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
+        through_sample: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "through_sample", b"through_sample"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

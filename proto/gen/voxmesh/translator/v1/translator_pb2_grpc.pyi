@@ -24,9 +24,9 @@ class TranslatorServiceStub:
     "Good morning. How are you" the server may answer:
 
       1. opened {}
-      2. tail   { text: " Guten Morgen" }
+      2. tail   { text: " Guten Morgen" through_sample: 17600 }
       3. commit { text: " Guten Morgen." first_sample: 3200 end_sample: 17600 checkpoint: {...} }
-      4. tail   { text: " Wie geht" }
+      4. tail   { text: " Wie geht" through_sample: 28800 }
       5. commit { text: " Wie geht es Ihnen" first_sample: 20800 end_sample: 33600 checkpoint: {...} }
       6. finished {}
 
@@ -56,9 +56,9 @@ class TranslatorServiceServicer(metaclass=_abc_1.ABCMeta):
         "Good morning. How are you" the server may answer:
 
           1. opened {}
-          2. tail   { text: " Guten Morgen" }
+          2. tail   { text: " Guten Morgen" through_sample: 17600 }
           3. commit { text: " Guten Morgen." first_sample: 3200 end_sample: 17600 checkpoint: {...} }
-          4. tail   { text: " Wie geht" }
+          4. tail   { text: " Wie geht" through_sample: 28800 }
           5. commit { text: " Wie geht es Ihnen" first_sample: 20800 end_sample: 33600 checkpoint: {...} }
           6. finished {}
 
