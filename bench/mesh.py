@@ -75,7 +75,8 @@ def served(model: str, environment: Mapping[str, str] | None = None) -> Iterator
     options = MeshOptions(port=free_port(), grpc_port=free_port()).with_free_metrics_port()
     command = [sys.executable, "-m", "services.cli", "serve", "--model", model]
     command += ["--port", str(options.port), "--grpc-port", str(options.grpc_port)]
-    command += ["--metrics-port", str(options.metrics_port), "--no-diarizer"]
+    command += ["--metrics-port", str(options.metrics_port)]
+    command += ["--no-diarizer", "--no-translator"]
     settings = os.environ | (environment or {})
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=settings) as child:
         try:

@@ -77,7 +77,7 @@ def serve(
     metrics_port: Annotated[
         int,
         typer.Option(
-            min=0, max=65532, help="Prometheus metrics: gateway here, the stages on the next three."
+            min=0, max=65531, help="Prometheus metrics: gateway here, the stages on the next four."
         ),
     ] = 0,
     diarizer: Annotated[
@@ -86,6 +86,10 @@ def serve(
     diarize: Annotated[
         bool, typer.Option(help="Tell them apart also for clients that cannot ask.")
     ] = False,
+    translator: Annotated[bool, typer.Option(help="Translate for clients that ask for it.")] = True,
+    translate_into: Annotated[
+        str, typer.Option(help="Language for clients of /asr that name none, such as pt.")
+    ] = "",
     max_sessions: Annotated[
         int, typer.Option(min=0, help="Sessions served at once; 0: the gateway's default.")
     ] = 0,
@@ -108,6 +112,8 @@ def serve(
         metrics_port=metrics_port,
         diarizer=diarizer or diarize,
         diarize=diarize,
+        translator=translator or bool(translate_into),
+        translate_into=translate_into,
         max_sessions=max_sessions,
         log_level=log_level,
         verbose=verbose,
@@ -194,6 +200,9 @@ def demo_mesh(
     ] = None,
     model: ModelOption = "base",
     language: LanguageOption = "en",
+    translate_into: Annotated[
+        str, typer.Option(help="Language to translate into, such as pt; unset: none.")
+    ] = "",
     speed: Annotated[
         float, typer.Option(min=0.1, max=20, help="Seconds of audio sent in a second.")
     ] = 1.0,
@@ -211,10 +220,13 @@ def demo_mesh(
 
     async def job(mesh: Mesh) -> None:
         console.err.print(f"playing {file.name}, {recording.duration_s:.0f} s, at {speed:g}x")
-        await demo.play(mesh, recording, language=language, speed=speed)
+        await demo.play(
+            mesh, recording, language=language, translate_into=translate_into, speed=speed
+        )
 
+    options = _own_mesh(model, threads, metrics=True, translator=bool(translate_into))
     try:
-        _run(_own_mesh(model, threads, metrics=True), job, offline=offline)
+        _run(options, job, offline=offline)
     except grpc.aio.AioRpcError as error:
         console.fail(f"the session failed: {error.details()} ({error.code().name})")
 
@@ -322,7 +334,12 @@ def version() -> None:
 
 
 def _own_mesh(
-    model: str, threads: int, *, metrics: bool = False, diarizer: bool = False
+    model: str,
+    threads: int,
+    *,
+    metrics: bool = False,
+    diarizer: bool = False,
+    translator: bool = False,
 ) -> MeshOptions:
     """A mesh for one job: on free ports, and quick to stop."""
     options = MeshOptions(
@@ -331,6 +348,7 @@ def _own_mesh(
         grpc_port=0,
         threads=threads,
         diarizer=diarizer,
+        translator=translator,
         drain_s=1,
         private=True,
     )
@@ -341,8 +359,9 @@ def _run(
     options: MeshOptions, work: Callable[[Mesh], Coroutine[Any, Any, None]], *, offline: bool
 ) -> None:
     """Fetch what is missing and run a mesh for as long as some work takes."""
-    services = ("vad", "asr", "gateway", *(("diarizer",) if options.diarizer else ()))
-    if missing := checks.missing_for(services):
+    optional = {"diarizer": options.diarizer, "translator": options.translator}
+    chosen = [name for name, wanted in optional.items() if wanted]
+    if missing := checks.missing_for(("vad", "asr", "gateway", *chosen)):
         console.fail(missing)
     needed = ["silero-vad", options.model, *(["diarizer-online"] if options.diarizer else [])]
     _ensure(needed, offline=offline)

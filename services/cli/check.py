@@ -16,7 +16,7 @@ from services.common.models import ModelError, installed, models_dir, verify
 
 State: TypeAlias = Literal["ok", "note", "wrong"]
 
-_EXTRAS = ("", "vad", "asr", "diarizer", "gateway", "cli", "tracing")
+_EXTRAS = ("", "vad", "asr", "diarizer", "translator", "gateway", "cli", "tracing")
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
 _LEAST_DISK_BYTES = 1_000_000_000
 _LEAST_MEMORY_BYTES = 2_000_000_000

@@ -1,18 +1,19 @@
 """``voxmesh demo``: a recording through the mesh, captions as they come, numbers at the end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
 import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from services.cli import console
-from services.cli.live import HeardWord, Recording, Session, Transcript, converse
+from services.cli.live import HeardPiece, HeardWord, Recording, Session, Transcript, converse
 from services.cli.mesh import Mesh
 
 _LINE_CHARS = 72
@@ -29,50 +30,74 @@ class Usage:
 class Captions:
     """Captions that grow: a line is printed when enough was committed, and never taken back."""
 
-    def __init__(self, out: Console) -> None:
+    def __init__(self, out: Console, mark: str = "") -> None:
+        """Print to a console, with a mark between the time and the text of each line."""
         self._out = out
-        self._line: list[HeardWord] = []
+        self._mark = mark
+        self._line: list[HeardWord | HeardPiece] = []
 
-    def show(self, new: list[HeardWord]) -> None:
+    def show(self, new: Sequence[HeardWord | HeardPiece]) -> None:
         """Print the lines that are complete."""
-        for word in new:
-            self._line.append(word)
+        for part in new:
+            self._line.append(part)
             text = self._text
             if len(text) >= _LINE_CHARS or text.endswith((".", "?", "!")):
                 self.flush()
 
     def growing(self, tail: str) -> Text:
-        """The line that is not complete: committed words plain, the tail dim."""
-        return Text(f"{'':10}{self._text}") + Text(tail if self._text else tail.lstrip(), "dim")
+        """The line that is not complete: what is committed plain, the tail dim."""
+        text = Text(f"{'':10}{self._mark}{self._text}")
+        return text + Text(tail if self._text else tail.lstrip(), "dim")
 
     def flush(self) -> None:
         """Print what is left."""
         if self._line:
-            self._out.print(f"{self._line[-1].end_s:6.1f} s  {self._text}", markup=False)
+            line = f"{self._line[-1].end_s:6.1f} s  {self._mark}{self._text}"
+            self._out.print(line, markup=False)
             self._line = []
 
     @property
     def _text(self) -> str:
-        return "".join(word.text for word in self._line).strip()
+        return "".join(part.text for part in self._line).strip()
 
 
-async def play(mesh: Mesh, recording: Recording, *, language: str, speed: float) -> None:
+async def play(
+    mesh: Mesh, recording: Recording, *, language: str, translate_into: str, speed: float
+) -> None:
     """Stream a recording into a running mesh, show its captions and then the numbers."""
     before = usage(mesh)
     # Not the console of results: that one does not wrap, and a live region must.
     screen = Console(highlight=False) if console.out.is_terminal else console.out
     captions = Captions(screen)
+    translation = Captions(screen, f"{translate_into}: ")
     with Live(console=screen, auto_refresh=False, transient=True) as live:
 
-        def draw(transcript: Transcript, new: list[HeardWord]) -> None:
-            captions.show(new)
+        def draw(transcript: Transcript) -> None:
             if screen.is_terminal:
-                live.update(captions.growing(transcript.tail), refresh=True)
+                lines = [captions.growing(transcript.tail)]
+                if translate_into:
+                    lines.append(translation.growing(transcript.translated_tail))
+                live.update(Group(*lines), refresh=True)
+
+        def hear(transcript: Transcript, new: list[HeardWord]) -> None:
+            captions.show(new)
+            draw(transcript)
+
+        def translate(transcript: Transcript, new: list[HeardPiece]) -> None:
+            translation.show(new)
+            draw(transcript)
 
         session = await converse(
-            mesh.grpc_target, recording, language=language, speed=speed, on_captions=draw
+            mesh.grpc_target,
+            recording,
+            language=language,
+            translate_into=translate_into,
+            speed=speed,
+            on_captions=hear,
+            on_translated=translate,
         )
     captions.flush()
+    translation.flush()
     after = usage(mesh)
     factor = await real_time_factor(mesh.metrics_url("asr"))
     console.out.print()
@@ -124,6 +149,9 @@ def report(
         final = percentiles([word.final_delay_s for word in words])
         table.add_row("word first seen after it was spoken", _p50_p95(first))
         table.add_row("word final after it was spoken", _p50_p95(final))
+    if pieces := session.transcript.pieces:
+        delays = percentiles([piece.delay_s for piece in pieces])
+        table.add_row("translation final after its last word", _p50_p95(delays))
     table.add_row("end of audio to end of session", f"{session.finish_s:.2f} s")
     if factor is not None:
         table.add_row("model time per second of speech (RTF)", f"{factor:.2f}")

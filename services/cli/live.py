@@ -80,12 +80,26 @@ class HeardWord:
     """From the same moment until it was committed."""
 
 
+@dataclass(frozen=True, slots=True)
+class HeardPiece:
+    """A committed piece of a translation and how long after its last word it could be read."""
+
+    text: str
+    end_s: float
+    """When the last word ends that it translates, in seconds of audio."""
+    delay_s: float
+    """From the moment that word's audio had been sent until the piece was committed."""
+
+
 @dataclass
 class Transcript:
     """What a client knows of a session, and when it came to know it."""
 
     words: list[HeardWord] = field(default_factory=list)
     tail: str = ""
+    pieces: list[HeardPiece] = field(default_factory=list)
+    """Of the translation, if one was wanted."""
+    translated_tail: str = ""
     updates: int = 0
     _seen: dict[tuple[int, str], float] = field(default_factory=dict)
     """When a word first stood at a place, as ``time.monotonic``."""
@@ -111,6 +125,18 @@ class Transcript:
         self.tail = captions.tail
         for place_in_tail, text in enumerate(captions.tail.split()):
             self._seen.setdefault((len(self.words) + place_in_tail, _plain(text)), now)
+        return new
+
+    def translate(
+        self, translated: gateway_pb2.Translated, sent: "SentLog", *, now: float
+    ) -> list[HeardPiece]:
+        """Take in what changed in the translation, and return what it committed."""
+        new = []
+        for piece in translated.pieces:
+            end_s = piece.end_offset.ToTimedelta().total_seconds()
+            new.append(HeardPiece(piece.text, end_s, now - sent.when(end_s)))
+        self.pieces += new
+        self.translated_tail = translated.tail
         return new
 
 
@@ -158,9 +184,11 @@ async def converse(
     *,
     language: str = "",
     model: str = "",
+    translate_into: str = "",
     speed: float = 1.0,
     credentials: grpc.ChannelCredentials | None = None,
     on_captions: Callable[[Transcript, list[HeardWord]], None] = lambda _transcript, _new: None,
+    on_translated: Callable[[Transcript, list[HeardPiece]], None] = lambda _transcript, _new: None,
 ) -> Session:
     """Play a recording into a session as if it were spoken now.
 
@@ -169,9 +197,11 @@ async def converse(
         recording: What is said.
         language: ISO 639-1 code; empty: the gateway's default.
         model: Empty: the gateway's default.
+        translate_into: Language of a translation; empty: none.
         speed: Seconds of audio sent in a second.
         credentials: For a gateway that speaks TLS, such as ``grpc.ssl_channel_credentials()``.
         on_captions: Is told of every change, with the words just committed.
+        on_translated: The same of the translation.
 
     Raises:
         grpc.aio.AioRpcError: The gateway refused the session or ended it.
@@ -189,6 +219,9 @@ async def converse(
             case "captions":
                 new = transcript.apply(answer.captions, sent, now=time.monotonic())
                 on_captions(transcript, new)
+            case "translated":
+                pieces = transcript.translate(answer.translated, sent, now=time.monotonic())
+                on_translated(transcript, pieces)
             case "language":
                 detected = answer.language.language_code
             case "notice":
@@ -200,6 +233,9 @@ async def converse(
         channels=recording.channels,
         language_code=language,
         model=model,
+        translate_into=gateway_pb2.TranslateInto(
+            language_codes=[translate_into] if translate_into else []
+        ),
     )
     outbox = resuming.Outbox()
     started = time.monotonic()

@@ -24,7 +24,7 @@ from services.common.catalogue import CATALOGUE
 from services.common.channel import open_channel, serves
 from services.common.models import locate
 
-_METRICS_ORDER = ("gateway", "vad", "asr", "diarizer")
+_METRICS_ORDER = ("gateway", "vad", "asr", "diarizer", "translator")
 _PROBE_S = 2.0
 # sockaddr_un holds 104 bytes on macOS and 108 on Linux, the final zero among them.
 _SOCKET_PATH_BYTES = 103
@@ -51,11 +51,15 @@ class MeshOptions:
     threads: int = 0
     """Cores that the recogniser uses; 0: as it likes."""
     metrics_port: int = 0
-    """Gateway's metrics; VAD, ASR and diarizer get the three after it. 0: none."""
+    """Gateway's metrics; VAD, ASR, diarizer and translator get the four after it. 0: none."""
     diarizer: bool = False
     """Whether there is one."""
     diarize: bool = False
     """Whether speakers are told apart in sessions of clients that cannot ask for it."""
+    translator: bool = False
+    """Whether there is one."""
+    translate_into: str = ""
+    """Language into which sessions of /asr are translated that name none; empty: none."""
     max_sessions: int = 0
     """Sessions served at once; 0: the gateway's default."""
     log_level: str = "info"
@@ -88,7 +92,7 @@ class MeshOptions:
 
     def with_free_metrics_port(self) -> "MeshOptions":
         """The same, with metrics on ports that are free."""
-        # Four in a row: a free one with free neighbours is found at the first or second try.
+        # Five in a row: a free one with free neighbours is found at the first or second try.
         while True:
             options = replace(self, metrics_port=_free("127.0.0.1", 0, "--metrics-port"))
             with suppress(PortError, OverflowError):
@@ -125,6 +129,8 @@ class Mesh:
         stages = [self._stage("vad", self._vad()), self._stage("asr", self._asr())]
         if options.diarizer:
             stages.append(self._stage("diarizer", {}))
+        if options.translator:
+            stages.append(self._stage("translator", {}))
         self.waves = (tuple(stages), (self._gateway(),))
         """The processes, in the order in which they start."""
         self.supervisor = Supervisor(self.waves, report=report)
@@ -186,6 +192,7 @@ class Mesh:
             return answer.is_success
 
         diarizer = f"unix:{self._socket('diarizer')}" if options.diarizer else ""
+        translator = f"unix:{self._socket('translator')}" if options.translator else ""
         environment = {
             "GATEWAY_HOST": options.host,
             "GATEWAY_PORT": str(options.port),
@@ -194,6 +201,8 @@ class Mesh:
             "GATEWAY_ASR_TARGETS": json.dumps([f"unix:{self._socket('asr')}"]),
             "GATEWAY_DIARIZER_TARGET": diarizer,
             "GATEWAY_DIARIZE": str(options.diarize),
+            "GATEWAY_TRANSLATOR_TARGET": translator,
+            "GATEWAY_TARGET_LANGUAGE": options.translate_into,
             "GATEWAY_LANGUAGE": options.language,
             "GATEWAY_TLS_CERT_FILE": options.tls_cert,
             "GATEWAY_TLS_KEY_FILE": options.tls_key,
@@ -235,7 +244,7 @@ def runtime_folder() -> Iterator[Path]:
     chosen = os.environ.get("XDG_RUNTIME_DIR", "")
     base = Path(chosen) if chosen and os.access(chosen, os.W_OK) else None
     folder = Path(mkdtemp(prefix="voxmesh-", dir=base))
-    if len(os.fsencode(folder / "diarizer.sock")) > _SOCKET_PATH_BYTES:
+    if len(os.fsencode(folder / "translator.sock")) > _SOCKET_PATH_BYTES:
         folder.rmdir()
         folder = Path(mkdtemp(prefix="voxmesh-", dir="/tmp"))
     try:

@@ -148,6 +148,7 @@ class _Session:
         self._on_answer = on_answer
         self._token = ""
         self._num_words = 0
+        self._num_pieces: dict[str, int] = {}
 
     async def call(self, stub: "rpc.GatewayServiceStub") -> None:
         """Make one call; return when the gateway has said ``finished``.
@@ -181,13 +182,18 @@ class _Session:
                 self._outbox.acknowledge(answer.received.num_bytes)
             case "captions":
                 self._num_words = answer.captions.first_word + len(answer.captions.words)
+            case "translated":
+                told = answer.translated
+                self._num_pieces[told.language_code] = told.first_piece + len(told.pieces)
         self._on_answer(answer)
 
     async def _requests(
         self, accepted: "asyncio.Future[int]", over: asyncio.Event
     ) -> AsyncIterator[pb.ConverseRequest]:
         if self._token:
-            resume = pb.Resume(token=self._token, num_words=self._num_words)
+            resume = pb.Resume(
+                token=self._token, num_words=self._num_words, num_pieces=self._num_pieces
+            )
             yield pb.ConverseRequest(resume=resume)
         else:
             yield pb.ConverseRequest(open=self.opening)

@@ -99,6 +99,7 @@ def test_a_service_that_cannot_start_ends_the_command_with_its_last_words(tmp_pa
     assert sorted(path.name for path in folder.glob("*.log")) == [
         "asr.log",
         "diarizer.log",
+        "translator.log",
         "vad.log",
     ]
 

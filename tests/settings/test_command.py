@@ -21,6 +21,7 @@ from services.common.settings import ServiceSettings
 from services.diarizer.config import Settings as DiarizerSettings
 from services.gateway.auth import Keys
 from services.gateway.config import Settings as GatewaySettings
+from services.translator.config import Settings as TranslatorSettings
 from services.vad.config import Settings as VadSettings
 from tests.cli.fake_server import FakeServer, serving
 from tests.cli.runner import said, voxmesh
@@ -34,6 +35,7 @@ SERVICES: dict[str, type[ServiceSettings]] = {
     "vad": VadSettings,
     "asr": AsrSettings,
     "diarizer": DiarizerSettings,
+    "translator": TranslatorSettings,
     "gateway": GatewaySettings,
 }
 
@@ -191,7 +193,31 @@ def test_serve_runs_a_diarizer_unless_it_is_told_not_to(
     assert bool(mesh.told("GATEWAY_DIARIZER_TARGET")) == flip.effect
 
 
-@flips("voxmesh serve", metrics_port={"none": [0, 0, 0, 0], "some": [0, 1, 2, 3]})
+@flips(
+    "voxmesh serve",
+    translator={"--no-translator": False, "--translator": True},
+)
+def test_serve_runs_a_translator_unless_it_is_told_not_to(
+    flip: Flip, meshes: list[RecordedMesh]
+) -> None:
+    assert voxmesh("serve", "--offline", *FREE, flip.value).exit_code == 0
+    [mesh] = meshes
+    assert ("translator" in mesh.services) == flip.effect
+    assert bool(mesh.told("GATEWAY_TRANSLATOR_TARGET")) == flip.effect
+
+
+@flips("voxmesh serve", translate_into={"": "", "pt": "pt"})
+def test_serve_translates_for_clients_that_do_not_ask(
+    flip: Flip, meshes: list[RecordedMesh]
+) -> None:
+    chosen = ("--no-translator", "--translate-into", flip.value)
+    assert voxmesh("serve", "--offline", *FREE, *chosen).exit_code == 0
+    [mesh] = meshes
+    assert mesh.told("GATEWAY_TARGET_LANGUAGE") == flip.effect
+    assert ("translator" in mesh.services) == bool(flip.effect)
+
+
+@flips("voxmesh serve", metrics_port={"none": [0, 0, 0, 0, 0], "some": [0, 1, 2, 3, 4]})
 def test_serve_gives_every_service_a_port_for_metrics(
     flip: Flip, meshes: list[RecordedMesh]
 ) -> None:
@@ -199,14 +225,17 @@ def test_serve_gives_every_service_a_port_for_metrics(
     result = voxmesh("serve", "--offline", *FREE, "--metrics-port", str(first))
     assert result.exit_code == 0, result.output
     [mesh] = meshes
-    services = ("GATEWAY", "VAD", "ASR", "DIARIZER")
+    services = ("GATEWAY", "VAD", "ASR", "DIARIZER", "TRANSLATOR")
     ports = [mesh.told(f"{service}_METRICS_PORT") for service in services]
     assert ports == [str(first + offset) for offset in flip.effect]
 
 
 @flips(
     "voxmesh serve",
-    verbose={False: ["asr.log", "diarizer.log", "gateway.log", "vad.log"], True: []},
+    verbose={
+        False: ["asr.log", "diarizer.log", "gateway.log", "translator.log", "vad.log"],
+        True: [],
+    },
 )
 def test_a_verbose_mesh_writes_no_files(flip: Flip, meshes: list[RecordedMesh]) -> None:
     assert voxmesh("serve", "--offline", *FREE, *option(flip)).exit_code == 0
@@ -381,6 +410,18 @@ def test_the_language_is_what_the_session_asks_for(
     assert result.exit_code == 0, result.output
     [mesh] = meshes
     assert mesh.gateway.opened.language_code == flip.effect
+
+
+@flips("voxmesh demo", translate_into={"": [], "pt": ["pt"]})
+def test_the_demo_is_translated_into_the_language_it_is_told(
+    flip: Flip, meshes: list[RecordedMesh], recordings: Path
+) -> None:
+    arguments = ("--offline", *option(flip), "--file", str(recordings / "one.wav"))
+    result = voxmesh("demo", *arguments)
+    assert result.exit_code == 0, result.output
+    [mesh] = meshes
+    assert list(mesh.gateway.opened.translate_into.language_codes) == flip.effect
+    assert mesh.options.translator is bool(flip.effect)
 
 
 @flips("voxmesh demo", speed={0.5: True, 20: False})
