@@ -56,9 +56,7 @@ async def listen(
     kill_at_s: tuple[float, ...] = (),
 ) -> Heard:
     """Play a WAV file at a pace; the translator is killed where that is wanted."""
-    with wave.open(str(path)) as file:
-        bytes_per_s = 2 * file.getframerate()
-    audio = path.read_bytes()
+    audio, bytes_per_s = wav(path)
     block_bytes = bytes_per_s // 10
 
     async def requests() -> AsyncIterator[pb.ConverseRequest]:
@@ -86,6 +84,12 @@ async def told(mesh: ServedMesh, requests: AsyncIterator[pb.ConverseRequest]) ->
             if response.HasField("notice"):
                 heard.notices.append(response.notice)
     return heard
+
+
+def wav(path: Path) -> tuple[bytes, int]:
+    """A file of one channel, and how much of it is played in a second."""
+    with wave.open(str(path)) as file:
+        return path.read_bytes(), 2 * file.getframerate()
 
 
 def into(*targets: str, language: str = "en") -> pb.Open:
