@@ -60,12 +60,15 @@ class Served:
 
 
 @contextmanager
-def served(model: str, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
+def served(
+    model: str, environment: Mapping[str, str] | None = None, *, translator: bool = False
+) -> Iterator[Served]:
     """Serve a model for the length of the ``with`` block.
 
     Args:
         model: Its name in the catalogue, or its folder.
         environment: Settings of the services, such as ``ASR_MIN_STEP_MS``.
+        translator: Whether there is one.
 
     Raises:
         TimeoutError: The mesh was not ready in three minutes.
@@ -76,7 +79,7 @@ def served(model: str, environment: Mapping[str, str] | None = None) -> Iterator
     command = [sys.executable, "-m", "services.cli", "serve", "--model", model]
     command += ["--port", str(options.port), "--grpc-port", str(options.grpc_port)]
     command += ["--metrics-port", str(options.metrics_port)]
-    command += ["--no-diarizer", "--no-translator"]
+    command += ["--no-diarizer", "--translator" if translator else "--no-translator"]
     settings = os.environ | (environment or {})
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=settings) as child:
         try:

@@ -294,6 +294,28 @@ def _translation(found: Found) -> str:
     return _table(columns, rows)
 
 
+def _interpret(found: Found) -> str:
+    columns = [
+        "recordings, languages",
+        *("seconds", "WER %", "BLEU", "of the true text", "chrF", "of the true text"),
+        *("chrF against the true text's", "erased per word"),
+        *("after the word, p50 / p95 s", "after its commit, p50 / p95 s", "LAAL, s"),
+        "CPU s per s",
+    ]
+    rows = [
+        (
+            f"{row['manifest']}, {row['pair']}",
+            *(row["audio_s"], row["wer"]),
+            *(row.get(score) for score in ("bleu", "text_bleu", "chrf", "text_chrf")),
+            *(row["chrf_of_true_text"], row["erased_per_word"]),
+            *(_some(row[lag], "p50", "p95") for lag in ("after_word_s", "after_commit_s")),
+            *(row["laal_s"], row["cpu_s_per_s"]),
+        )
+        for row in found["rows"]
+    ]
+    return _table(columns, rows)
+
+
 def _diarization(found: Found) -> str:
     columns = [
         "latency, and what is heard",
@@ -454,6 +476,7 @@ _TABLES = {
     "diarization": _diarization,
     "longtalk": _longtalk,
     "translation": _translation,
+    "interpret": _interpret,
 }
 
 

@@ -38,48 +38,58 @@ _FILES = {"en": "eng", "pt": "por", "de": "deu", "fr": "fra", "es": "spa"}
 
 
 @dataclass(slots=True)
-class Reading:
-    """What somebody sees who reads the translation of a sentence."""
+class Shown:
+    """What somebody sees who reads a translation."""
 
     words: list[str] = field(default_factory=list)
     """Committed."""
-    committed_s: list[float] = field(default_factory=list)
-    """When each of them was, from the start of the sentence."""
-    lags_s: list[float] = field(default_factory=list)
-    """From the end of each word of the source to the commit that covers it."""
     erased: int = 0
     """Words that were shown and then were others, or none."""
     _tail: list[str] = field(default_factory=list)
 
+    def see(self, pieces: Sequence[str], tail: str | None) -> None:
+        """Read what is new: pieces for good, and the tail; None: it is as it was behind them."""
+        before = self.words + self._tail
+        for piece in pieces:
+            new = piece.split()
+            self.words += new
+            # It takes the place of the tail's beginning, until another tail is told.
+            self._tail = self._tail[len(new) :]
+        if tail is not None:
+            self._tail = tail.split()
+        self.erased += len(before) - common(before, self.words + self._tail)
+
+
+@dataclass(slots=True)
+class Reading:
+    """What somebody sees who reads the translation of a sentence, and when."""
+
+    shown: Shown = field(default_factory=Shown)
+    committed_s: list[float] = field(default_factory=list)
+    """When each of its words was committed, from the start of the sentence."""
+    lags_s: list[float] = field(default_factory=list)
+    """From the end of each word of the source to the commit that covers it."""
+
     def take(self, events: Sequence[Event], now_s: float) -> None:
         """Read what a stream says at a time."""
-        before = self.words + self._tail
-        for event in events:
-            if isinstance(event, Commit):
-                new = event.text.split()
-                self.words += new
-                self.committed_s += [now_s] * len(new)
-                first, end = event.first_sample, event.end_sample
-                ends = range(first + _WORD_SAMPLES, end + 1, _WORD_SAMPLES)
-                self.lags_s += [now_s - place / SAMPLE_RATE_HZ for place in ends]
-                # It takes the place of the tail's beginning, until another tail is told.
-                self._tail = self._tail[len(new) :]
-            else:
-                self._tail = event.text.split()
-        after = self.words + self._tail
-        self.erased += len(before) - common(before, after)
+        commits = [event for event in events if isinstance(event, Commit)]
+        tails = [event.text for event in events if not isinstance(event, Commit)]
+        self.shown.see([commit.text for commit in commits], tails[-1] if tails else None)
+        for commit in commits:
+            self.committed_s += [now_s] * len(commit.text.split())
+            ends = range(commit.first_sample + _WORD_SAMPLES, commit.end_sample + 1, _WORD_SAMPLES)
+            self.lags_s += [now_s - place / SAMPLE_RATE_HZ for place in ends]
 
 
-def laal_s(committed_s: Sequence[float], num_words: int, num_reference: int) -> float:
+def laal_s(committed_s: Sequence[float], source_s: float, num_reference: int) -> float:
     """Length-adaptive average lagging in seconds (Papi et al., 2022).
 
     Args:
         committed_s: When each word of the translation was committed.
-        num_words: Words of the source, each of ``_WORD_S``.
+        source_s: How long the source lasts.
         num_reference: Words of the reference.
 
     """
-    source_s = num_words * _WORD_S
     rate_s = source_s / max(len(committed_s), num_reference)
     lags = []
     for number, at_s in enumerate(committed_s):
@@ -156,25 +166,25 @@ async def _measure(
     before_s = _cpu_s()
     readings = [await read(text, pair, translator, batcher, policy) for text in texts]
     cpu_s = _cpu_s() - before_s
-    said = [" ".join(reading.words) for reading in readings]
+    said = [" ".join(reading.shown.words) for reading in readings]
     speech_s = sum(len(text.split()) for text in texts) * _WORD_S
     return {
         "policy": name,
         "pair": direction,
         "sentences": len(texts),
-        "bleu": _bleu(said, references),
-        "whole_bleu": _bleu(whole, references),
-        "chrf": _chrf(said, references),
-        "whole_chrf": _chrf(whole, references),
+        "bleu": bleu(said, references),
+        "whole_bleu": bleu(whole, references),
+        "chrf": chrf(said, references),
+        "whole_chrf": chrf(whole, references),
         "erased_per_word": round(
-            sum(reading.erased for reading in readings)
-            / sum(len(reading.words) for reading in readings),
+            sum(reading.shown.erased for reading in readings)
+            / sum(len(reading.shown.words) for reading in readings),
             3,
         ),
         "committed_after_s": quantiles([lag for one in readings for lag in one.lags_s]),
         "laal_s": round(
             sum(
-                laal_s(one.committed_s, len(text.split()), len(reference.split()))
+                laal_s(one.committed_s, len(text.split()) * _WORD_S, len(reference.split()))
                 for one, text, reference in zip(readings, texts, references, strict=True)
             )
             / len(texts),
@@ -188,11 +198,13 @@ def _lines(folder: Path, tag: str, most: int) -> list[str]:
     return (folder / f"{_FLORES}.{_FILES[tag]}").read_text().splitlines()[:most]
 
 
-def _bleu(said: list[str], references: list[str]) -> float:
+def bleu(said: list[str], references: list[str]) -> float:
+    """BLEU of translations against one reference each, as sacrebleu computes it."""
     return round(sacrebleu.corpus_bleu(said, [references]).score, 2)
 
 
-def _chrf(said: list[str], references: list[str]) -> float:
+def chrf(said: list[str], references: list[str]) -> float:
+    """The same of chrF."""
     return round(sacrebleu.corpus_chrf(said, [references]).score, 2)
 
 

@@ -41,9 +41,9 @@ class Translation:
         return self._pieces
 
     def commit(self, piece: TranslationPiece) -> None:
-        """Add text for good; it takes the place of the tail."""
+        """Add text for good; it takes the place of as much of the tail as said the same."""
         self._pieces.append(piece)
-        self.tail = ""
+        self.tail = self.tail[len(piece.text) :] if self.tail.startswith(piece.text) else ""
         self._revised()
 
     def replace_tail(self, text: str) -> None:

@@ -23,29 +23,29 @@ def test_words_are_late_from_their_end_to_the_commit_that_covers_them() -> None:
 def test_what_was_shown_and_is_gone_is_counted() -> None:
     reading = Reading()
     reading.take([Tail(" a b c", 0)], 0.4)
-    assert reading.erased == 0
+    assert reading.shown.erased == 0
     reading.take([commit(" a", 0, 1)], 0.8)
-    assert reading.erased == 0, "the commit says what the tail did"
+    assert reading.shown.erased == 0, "the commit says what the tail did"
     reading.take([Tail(" x c d", 0)], 1.2)
-    assert reading.erased == 2
+    assert reading.shown.erased == 2
     reading.take([commit(" x", 1, 2), Tail("", 0)], 1.6)
-    assert reading.erased == 2 + 2
+    assert reading.shown.erased == 2 + 2
 
 
 def test_average_lagging_is_that_behind_a_steady_translation() -> None:
     """Four words in 1.6 s; each of four translated when it is said lags by one word."""
-    assert laal_s([0.4, 0.8, 1.2, 1.6], 4, 4) == pytest.approx(0.4)
+    assert laal_s([0.4, 0.8, 1.2, 1.6], 1.6, 4) == pytest.approx(0.4)
     # All at the end: only the first one counts, behind which nothing is waited for.
-    assert laal_s([1.6, 1.6, 1.6, 1.6], 4, 4) == pytest.approx(1.6)
+    assert laal_s([1.6, 1.6, 1.6, 1.6], 1.6, 4) == pytest.approx(1.6)
     # A long translation is not taken for a prompt one.
-    assert laal_s([0.4, 0.8, 1.2, 1.2, 1.2, 1.2], 4, 4) > 0.2
-    assert laal_s([], 4, 4) == 0
+    assert laal_s([0.4, 0.8, 1.2, 1.2, 1.2, 1.2], 1.6, 4) > 0.2
+    assert laal_s([], 1.6, 4) == 0
 
 
 async def test_a_sentence_is_read_to_its_end() -> None:
     translator = Shouting()
     async with running(translator) as batcher:
         reading = await read("it was the best", EN_PT, translator, batcher, LocalAgreement(2, 0))
-    assert reading.words == ["IT", "WAS", "THE", "best~"]
+    assert reading.shown.words == ["IT", "WAS", "THE", "best~"]
     assert len(reading.lags_s) == 4
     assert all(lag >= 0 for lag in reading.lags_s)

@@ -9,6 +9,8 @@ from services.common.words import Word
 from services.gateway.session import Session
 from services.gateway.session_config import Diarization, Pace, SessionConfig, Task
 from services.gateway.source_text import PAUSE_SAMPLES
+from services.gateway.transcript import Transcript
+from services.gateway.translation import TranslationPiece
 from tests.gateway.fakes import (
     RATE,
     FakeAsr,
@@ -146,6 +148,19 @@ async def test_the_tail_of_the_transcript_is_translated_too_and_replaced() -> No
         await said_in(mesh, paced(10), during=watch)
     assert any(shown)
     assert any(source.tail for source in made[3].sources)
+
+
+@pytest.mark.parametrize(
+    ("shown", "certain", "left"),
+    [(" a b c", " a b", " c"), (" a b", " a b", ""), (" a x c", " a b", ""), ("", " a", "")],
+)
+def test_what_was_shown_behind_text_that_becomes_certain_stays(
+    shown: str, certain: str, left: str
+) -> None:
+    translation = Transcript().translation("pt")
+    translation.replace_tail(shown)
+    translation.commit(TranslationPiece(certain, 0, RATE))
+    assert translation.tail == left
 
 
 async def test_what_is_translated_is_what_was_detected() -> None:
