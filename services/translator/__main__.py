@@ -15,7 +15,7 @@ from services.translator.config import Settings
 from services.translator.engines.choice import load_engine
 from services.translator.policies.choice import policy_of
 from services.translator.servicer import TranslatorServicer
-from services.translator.translator import Job
+from services.translator.translator import Job, Translator
 from voxmesh.translator.v1 import translator_pb2_grpc as rpc
 
 log = structlog.get_logger(__name__)
@@ -34,9 +34,25 @@ async def main(chosen: Settings) -> None:
         FileError: The files that the settings name cannot be used.
 
     """
+    translator, workers = load_engine(chosen)
+    await replica(translator, workers, chosen)
+
+
+async def replica(translator: Translator, workers: int, chosen: Settings) -> None:
+    """Serve an engine until told to stop.
+
+    Args:
+        translator: The engine.
+        workers: Batches at once.
+        chosen: The settings of everything else.
+
+    Raises:
+        DeviceError: The model does not answer.
+        FileError: The files that the settings name cannot be used.
+
+    """
     stopping = asyncio.Event()
     identity = mesh_identity(chosen)
-    translator, workers = load_engine(chosen)
     batcher = Batcher(
         "translator",
         translator.translate,

@@ -111,7 +111,12 @@ class Outcome:
         return [
             f"session {number}: {violation}"
             for number, session in enumerate(self.sessions)
-            for violation in violations(session.history, self.words, self.speakers)
+            for violation in violations(
+                session.history,
+                self.words,
+                self.speakers,
+                translated=bool(session.speech.script),
+            )
         ]
 
     def next_commits_s(self) -> list[float]:
@@ -181,6 +186,7 @@ async def _hold(session: Session, target: str, *, speed: float) -> None:
     opening = pb.Open(encoding=pb.ENCODING_LINEAR16, language_code="en")
     if speech.script:
         opening.diarization.max_speakers = NUM_SPEAKERS
+        opening.translate_into.language_codes.append("pt")
     async with (
         open_channel(target) as channel,
         asyncio.timeout(speech.duration_s / speed + _ANSWER_S),
@@ -229,7 +235,7 @@ async def chaos(
         fleet = (
             Fleet(folder, model=model)
             if model
-            else Fleet(folder, script=script, diarizers=speakers)
+            else Fleet(folder, script=script, diarizers=speakers, translators=True)
         )
 
         async def work() -> None:

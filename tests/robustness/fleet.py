@@ -20,6 +20,7 @@ _NAMES = {
     "vad": "voxmesh.vad.v1.VadService",
     "asr": "voxmesh.asr.v1.AsrService",
     "diarizer": "voxmesh.diarizer.v1.DiarizerService",
+    "translator": "voxmesh.translator.v1.TranslatorService",
     "gateway": "voxmesh.gateway.v1.GatewayService",
 }
 _IMPORTS = f"{ROOT}{os.pathsep}{ROOT / 'proto' / 'gen'}"
@@ -34,6 +35,7 @@ class Fleet:
         *,
         script: Path | None = None,
         diarizers: bool = False,
+        translators: bool = False,
         model: str = "",
         replicas: int = 2,
         gateway: Mapping[str, str] | None = None,
@@ -44,14 +46,17 @@ class Fleet:
             folder: Where logs go.
             script: What the recognisers hear, as ``marks.save`` wrote it.
             diarizers: Whether there are some, who know who says it.
+            translators: Whether there are some, who shout.
             model: Name in the catalogue of the model that hears instead.
             replicas: Of each stage.
             gateway: Settings of the gateway, as environment variables.
 
         """
         self.folder = folder
-        ports = _free_ports(3 * replicas + 2)
-        vads, asrs, voices = (ports[at * replicas : (at + 1) * replicas] for at in range(3))
+        ports = _free_ports(4 * replicas + 2)
+        vads, asrs, voices, languages = (
+            ports[at * replicas : (at + 1) * replicas] for at in range(4)
+        )
         self.grpc_port, self.port = ports[-2:]
         self.grpc_target = f"127.0.0.1:{self.grpc_port}"
         if script is not None:
@@ -84,6 +89,15 @@ class Fleet:
                 "GATEWAY_DIARIZER_TARGET": _target(voices),
                 "GATEWAY_DIARIZER_PATIENCE_S": "60",
                 "GATEWAY_SPEAKER_WAIT_S": "60",
+            }
+        if translators:
+            stages += [
+                self._child(f"translator-{port}", "tests.robustness.translator_replica", port, {})
+                for port in languages
+            ]
+            environment |= {
+                "GATEWAY_TRANSLATOR_TARGET": _target(languages),
+                "GATEWAY_TRANSLATION_WAIT_S": "60",
             }
         environment |= {
             "GATEWAY_GRPC_ADDRESS": self.grpc_target,

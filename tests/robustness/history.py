@@ -32,6 +32,28 @@ class History:
         return "".join(word.text for word in self.words)
 
     @property
+    def translation(self) -> str:
+        """The words in the other language, as text."""
+        return "".join(piece.text for piece in self._pieces)
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """From which word on to the end of which one each piece translates, in nanoseconds."""
+        return [
+            (piece.start_offset.ToNanoseconds(), piece.end_offset.ToNanoseconds())
+            for piece in self._pieces
+        ]
+
+    @property
+    def _pieces(self) -> list[pb.TranslatedPiece]:
+        return [piece for told in self.told for piece in told.answer.translated.pieces]
+
+    def lacks(self, stage: str) -> bool:
+        """Whether a stage was given up."""
+        notices = [told.answer.notice for told in self.told if told.answer.HasField("notice")]
+        return any(notice.stage == stage and not notice.retryable for notice in notices)
+
+    @property
     def commits_s(self) -> list[float]:
         """When words came."""
         return [told.at_s for told in self.told if told.answer.captions.words]
@@ -53,7 +75,11 @@ class History:
 
 
 def violations(
-    history: History, undisturbed: Sequence[str] | None, speakers: Sequence[int] = ()
+    history: History,
+    undisturbed: Sequence[str] | None,
+    speakers: Sequence[int] = (),
+    *,
+    translated: bool = False,
 ) -> list[str]:
     """What was not as promised, each with its clause; nothing, if all was.
 
@@ -62,6 +88,7 @@ def violations(
         undisturbed: The words of the same audio when nothing happens; None: the engine does not
             answer alike when asked alike.
         speakers: Who says each of them then; empty: nobody was told apart.
+        translated: Whether they were translated by a translator that shouts.
 
     """
     found = []
@@ -86,6 +113,21 @@ def violations(
         pairs = enumerate(zip(known, speakers, strict=False))
         if changed := [at for at, (one, due) in pairs if one != due]:
             found.append(f"F8: of {len(known)} words these changed their speakers: {changed}")
+    if translated and not history.lacks("translator"):
+        found += _untranslated(history)
+    return found
+
+
+def _untranslated(history: History) -> list[str]:
+    found = []
+    if history.translation.split() != history.text.upper().split():
+        shouted = history.text.upper().split()
+        found.append(f"F9: {_difference(history.translation.split(), shouted)}")
+    for word in history.words:
+        begin, end = word.start_offset.ToNanoseconds(), word.end_offset.ToNanoseconds()
+        covers = sum(first <= begin and end <= last for first, last in history.spans)
+        if covers != 1:
+            found.append(f"F9: {covers} pieces translate {word.text}")
     return found
 
 

@@ -8,7 +8,7 @@ SEED = 1
 
 
 async def test_no_word_is_lost_repeated_or_moved_nor_its_speaker_another(models: Models) -> None:
-    """W1, W2, F1, F3, F8, D1, C1, under engines that answer alike when asked alike."""
+    """W1, W2, F1, F3, F8, F9, D1, C1, under engines that answer alike when asked alike."""
     models("silero-vad")
     models("speech")
     outcome = await chaos(
@@ -20,4 +20,6 @@ async def test_no_word_is_lost_repeated_or_moved_nor_its_speaker_another(models:
     assert set(outcome.faults) == set(FAULTS)
     assert outcome.violations == []
     hit = {name.partition("-")[0] for name in outcome.hit}
-    assert hit == {"vad", "asr", "diarizer"}
+    assert hit == {"vad", "asr", "diarizer", "translator"}
+    whole = [session for session in outcome.sessions if not session.history.lacks("translator")]
+    assert len(whole) >= len(outcome.sessions) - 1

@@ -81,6 +81,41 @@ def test_speakers_who_change_are_found_unless_they_are_given_up(
     assert [violation.partition(":")[0] for violation in found] == clauses
 
 
+def translated(*pieces: tuple[str, int, int]) -> pb.ConverseResponse:
+    """Pieces of a translation: text, first word, and the one behind the last."""
+    told = pb.Translated(language_code="pt")
+    for text, first, end in pieces:
+        piece = told.pieces.add(text=text)
+        piece.start_offset.FromSeconds(first)
+        piece.end_offset.FromSeconds(end)
+    return pb.ConverseResponse(translated=told)
+
+
+GIVEN_UP = pb.ConverseResponse(notice=pb.Notice(stage="translator", retryable=False))
+
+
+@pytest.mark.parametrize(
+    ("messages", "clauses"),
+    [
+        ([translated((" A B", 0, 2), (" C", 2, 3))], []),
+        ([translated((" A B", 0, 2))], ["F9", "F9"]),
+        ([translated((" A B", 0, 2)), GIVEN_UP], []),
+        ([translated((" A B C", 0, 3), (" C", 2, 3))], ["F9", "F9"]),
+        ([translated((" A", 0, 1), (" B C", 2, 3))], ["F9"]),
+        ([translated((" C", 2, 3), (" A B", 0, 2))], ["F9"]),
+    ],
+)
+def test_words_that_are_not_translated_once_are_found(
+    messages: Messages, clauses: list[str]
+) -> None:
+    words = captions(0, " a", " b", " c")
+    for word in words.captions.words:
+        word.end_offset.FromTimedelta(word.start_offset.ToTimedelta() + timedelta(seconds=1))
+    history = History([Told(0.0, message) for message in (words, *messages, FINISHED)])
+    found = violations(history, [" a", " b", " c"], translated=True)
+    assert [violation.partition(":")[0] for violation in found] == clauses
+
+
 def test_words_that_go_back_in_time_are_found() -> None:
     later, earlier = captions(5, "a"), captions(1, "b", "c")
     later.captions.first_word = 0
