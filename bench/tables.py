@@ -291,7 +291,18 @@ def _translation(found: Found) -> str:
         )
         for row in found["rows"]
     ]
-    return _table(columns, rows)
+    crowds = [
+        (
+            f"{row['policy']}, {row['pair']}",
+            *(row["at_once"], row["seconds"]),
+            _some(row["committed_after_s"], "p50", "p95"),
+            row["cores"],
+        )
+        for row in found.get("crowds", ())
+    ]
+    crowded = ["policy, languages", "speakers at once", "seconds"]
+    crowded += ["committed after, p50 / p95 s", "cores"]
+    return f"{_table(columns, rows)}\n\n{_table(crowded, crowds)}"
 
 
 def _interpret(found: Found) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import sacrebleu
+from matplotlib.figure import Figure
 
 from bench import tables
 from bench.report import quantiles, write
@@ -122,9 +123,70 @@ async def read(
     return reading
 
 
+async def speak(
+    texts: Sequence[str],
+    pair: Pair,
+    translator: Translator,
+    batcher: Batcher[Job, Translation],
+    policy: Policy,
+    until_s: float,
+) -> list[float]:
+    """Say sentences one after the other in real time, until some time; how late each word was."""
+    lags_s: list[float] = []
+    with batcher.seat(live=True, moved=True) as seat:
+        stream = Stream(translator, batcher, seat, pair, policy, state=None)
+        began_s = time.monotonic()
+        words = [word for text in texts for word in text.split()]
+        said = 0
+        while said < len(words) and time.monotonic() < until_s:
+            await asyncio.sleep(max(0.0, began_s + (said + 1) * _WORD_S - time.monotonic()))
+            # What has come while the model worked is one message, as in the service's inbox.
+            due = max(said + 1, int((time.monotonic() - began_s) / _WORD_S))
+            new = [
+                Word(f" {words[number]}", number * _WORD_SAMPLES, (number + 1) * _WORD_SAMPLES)
+                for number in range(said, min(due, len(words)))
+            ]
+            said += len(new)
+            reading = Reading()
+            events = await stream.hear(new, ())
+            reading.take(events, time.monotonic() - began_s)
+            lags_s += reading.lags_s
+    return lags_s
+
+
+async def crowd(
+    args: argparse.Namespace,
+    direction: str,
+    translator: Translator,
+    batcher: Batcher[Job, Translation],
+    policy: Policy,
+) -> dict[str, Any]:
+    """Many speak at once, in real time."""
+    source, target = direction.split(">")
+    pair = Pair(resolve(source), resolve(target))
+    texts = _lines(args.parallel, source, args.lines)
+    before_s, began_s = _cpu_s(), time.monotonic()
+    tasks = []
+    for number in range(args.at_once):
+        await asyncio.sleep(_WORD_S / args.at_once)
+        own = texts[number % len(texts) :] + texts[: number % len(texts)]
+        until_s = began_s + args.seconds
+        work = speak(own, pair, translator, batcher, policy, until_s)
+        tasks.append(asyncio.create_task(work, name=f"speaker.{number}"))
+    lags_s = [lag for late in await asyncio.gather(*tasks) for lag in late]
+    wall_s = time.monotonic() - began_s
+    return {
+        "pair": direction,
+        "at_once": args.at_once,
+        "seconds": round(wall_s, 1),
+        "committed_after_s": quantiles(lags_s),
+        "cores": round((_cpu_s() - before_s) / wall_s, 2),
+    }
+
+
 async def main(args: argparse.Namespace) -> None:
     """Measure, and write what came out."""
-    rows = []
+    rows, crowds = [], []
     for policy in args.policies:
         chosen = Settings(
             **dict(
@@ -139,16 +201,53 @@ async def main(args: argparse.Namespace) -> None:
             translator.translate,
             translator.bucket,
             step_s=_WORD_S,
-            workers=workers,
+            workers=args.workers or workers,
             max_batch=chosen.max_batch,
         )
         work = asyncio.create_task(batcher.run(), name="batcher")
         for pair in args.pairs:
             rows.append(await _measure(args, pair, policy, translator, batcher, policy_of(chosen)))
             print(rows[-1])
+            if args.at_once:
+                crowded = await crowd(args, pair, translator, batcher, policy_of(chosen))
+                crowds.append({"policy": policy, **crowded})
+                print(crowds[-1])
         work.cancel()
-    write(f"translation-{args.name or Path(args.model).name}", args, {"rows": rows})
+    name = f"translation-{args.name or Path(args.model).name}"
+    path = write(name, args, {"rows": rows, "crowds": crowds})
+    draw(rows, path.with_suffix(".png"))
     tables.update()
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw what promptness costs in quality."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot(
+        xlabel="a word's translation is certain after, s (line: p50 to p95)",
+        ylabel="BLEU, % of whole sentences",
+        title="Simultaneous translation, FLORES-200 at 2.5 words a second",
+    )
+    markers = dict(zip(sorted({row["pair"] for row in rows}), "os^vD*", strict=False))
+    colours = {
+        policy: f"C{number}"
+        for number, policy in enumerate(dict.fromkeys(r["policy"] for r in rows))
+    }
+    for row in rows:
+        quality = 100 * row["bleu"] / row["whole_bleu"]
+        late = row["committed_after_s"]
+        colour = colours[row["policy"]]
+        axes.plot([late["p50"], late["p95"]], [quality] * 2, color=colour, linewidth=1)
+        axes.plot(
+            late["p50"],
+            quality,
+            markers[row["pair"]],
+            color=colour,
+            label=f"{row['policy']}, {row['pair']}",
+        )
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=100)
 
 
 async def _measure(
@@ -220,6 +319,9 @@ if __name__ == "__main__":
     parser.add_argument("--pairs", nargs="+", default=["en>pt", "pt>en"])
     parser.add_argument("--policies", nargs="+", default=["local-agreement", "wait-k", "sentence"])
     parser.add_argument("--lines", type=int, default=300)
+    parser.add_argument("--at-once", type=int, default=20, help="speakers at once; 0: no such run")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long they speak")
+    parser.add_argument("--workers", type=int, default=1, help="cores; 0: as the service would")
     parser.add_argument("--engine", default="", help=argparse.SUPPRESS)
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--name", default="", help="of the result; default: the model's")

@@ -134,6 +134,10 @@ class Recovery:
             UpstreamError: The audio was suspected before: it is what breaks them.
 
         """
+        if sent_sample <= settled_sample:
+            # It was told nothing new: whatever broke it, nothing that was said did.
+            self._crashes = 0
+            return
         if not self._crashes or settled_sample > self._deadly[0]:
             self._crashes = 0
             self._deadly = settled_sample, sent_sample

@@ -40,6 +40,9 @@ log = structlog.get_logger(__name__)
 _MAX_REFUSALS = 3
 """Replicas that may not understand a checkpoint before it is given up."""
 
+_QUARANTINE_S = 20.0
+"""How long a suspect waits for another one to be cleared."""
+
 _ADMISSIONS = 3
 """Replicas that are asked for room before a session is refused for want of it."""
 
@@ -399,7 +402,7 @@ class Stage(Generic[PieceT, RequestT, ResponseT]):
         await self._recovery.lost(lost)
         if self._recovery.suspect:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._patience.lost_s):
+                async with asyncio.timeout(min(self._patience.lost_s, _QUARANTINE_S)):
                     self._quarantined = await self._quarantine.acquire()
         if lost.reason == "foreign_checkpoint":
             self._start_over()

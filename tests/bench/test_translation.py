@@ -1,6 +1,8 @@
+import time
+
 import pytest
 
-from bench.translation import Reading, laal_s, read
+from bench.translation import Reading, laal_s, read, speak
 from services.translator.policies.local_agreement import LocalAgreement
 from services.translator.stream import Commit, Tail
 from tests.translator.harness import EN_PT, Shouting, running
@@ -40,6 +42,16 @@ def test_average_lagging_is_that_behind_a_steady_translation() -> None:
     # A long translation is not taken for a prompt one.
     assert laal_s([0.4, 0.8, 1.2, 1.2, 1.2, 1.2], 1.6, 4) > 0.2
     assert laal_s([], 1.6, 4) == 0
+
+
+async def test_those_who_speak_at_once_are_heard_to_the_end_of_their_time() -> None:
+    translator = Shouting()
+    async with running(translator) as batcher:
+        policy = LocalAgreement(2, 0)
+        until_s = time.monotonic() + 1.5
+        lags = await speak(["it was the best", "of"], EN_PT, translator, batcher, policy, until_s)
+    assert 1 <= len(lags) <= 4
+    assert all(lag >= 0 for lag in lags)
 
 
 async def test_a_sentence_is_read_to_its_end() -> None:

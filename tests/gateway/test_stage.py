@@ -197,6 +197,8 @@ def recovery_of(crashes: Sequence[tuple[int, int, int]]) -> Recovery:
         pytest.param([(0, 0, 100), (0, 100, 300)], False, id="the second got past it"),
         pytest.param([(0, 0, 100), (0, 100, 300), (0, 120, 400)], True, id="and broke behind it"),
         pytest.param([(0, 0, 0), (0, 0, 0), (0, 0, 0)], False, id="before any audio"),
+        pytest.param([(50, 0, 50), (50, 0, 50)], False, id="told nothing new"),
+        pytest.param([(50, 0, 60), (50, 0, 50)], False, id="the second was told nothing new"),
     ],
 )
 def test_audio_is_suspected_when_two_streams_broke_on_it(
