@@ -102,9 +102,6 @@ async def _measure(mesh: Served, manifest: Path, direction: str) -> dict[str, An
     before_s = mesh.cpu_s()
     watched = [await watch(mesh, clip, target) for clip in clips]
     cpu_s = mesh.cpu_s() - before_s
-    said = [" ".join(one.shown.words) for one in watched]
-    texts = _translated(direction, [_written(manifest, clip.id) or clip.text for clip in clips])
-    references = [_reference(manifest, clip.id, target) for clip in clips]
     heard = [
         compare(clip.text, one.text, source).tally for clip, one in zip(clips, watched, strict=True)
     ]
@@ -115,58 +112,49 @@ async def _measure(mesh: Served, manifest: Path, direction: str) -> dict[str, An
         "recordings": len(clips),
         "audio_s": round(audio_s, 1),
         "wer": round(sum(heard, Tally()).wer_percent, 2),
-        **(_against(references, said, texts) if all(references) else {}),
-        "chrf_of_true_text": chrf(said, texts),
+        **(_quality(manifest, direction, clips, watched) if _has_references(manifest) else {}),
         "erased_per_word": round(
             sum(one.shown.erased for one in watched) / sum(len(one.shown.words) for one in watched),
             3,
         ),
         "after_word_s": quantiles([lag for one in watched for lag in one.after_word_s]),
         "after_commit_s": quantiles([lag for one in watched for lag in one.after_commit_s]),
-        "laal_s": round(
-            sum(
-                laal_s(one.committed_s, clip.audio_s, len((reference or text).split()))
-                for one, clip, reference, text in zip(
-                    watched, clips, references, texts, strict=True
-                )
-            )
-            / len(clips),
-            2,
-        ),
         "cpu_s_per_s": round(cpu_s / audio_s, 3),
     }
 
 
-def _against(references: Sequence[str], said: list[str], texts: list[str]) -> dict[str, float]:
-    """Live speech, and the true text in one go, compared with people's translations."""
+def _quality(
+    manifest: Path, direction: str, clips: Sequence[Clip], watched: Sequence[Watched]
+) -> dict[str, float]:
+    """Live speech, and the true text in one go, beside people's translations."""
+    source, target = direction.split(">")
+    lines = {line["id"]: line for line in _lines(manifest)}
+    references = [str(lines[clip.id]["translations"][target]) for clip in clips]
+    pair = Pair(resolve(source), resolve(target))
+    jobs = [Job(pair, str(lines[clip.id]["text_raw"])) for clip in clips]
+    translator, _ = load_engine(Settings())
+    texts = [translator.translate([job])[0].text for job in jobs]
+    said = [" ".join(one.shown.words) for one in watched]
+    lags_s = [
+        laal_s(one.committed_s, clip.audio_s, len(reference.split()))
+        for one, clip, reference in zip(watched, clips, references, strict=True)
+    ]
     return {
-        "bleu": bleu(said, list(references)),
-        "text_bleu": bleu(texts, list(references)),
-        "chrf": chrf(said, list(references)),
-        "text_chrf": chrf(texts, list(references)),
+        "bleu": bleu(said, references),
+        "text_bleu": bleu(texts, references),
+        "chrf": chrf(said, references),
+        "text_chrf": chrf(texts, references),
+        "chrf_of_true_text": chrf(said, texts),
+        "laal_s": round(sum(lags_s) / len(lags_s), 2),
     }
 
 
-def _translated(direction: str, texts: Sequence[str]) -> list[str]:
-    source, target = (resolve(tag) for tag in direction.split(">"))
-    translator, _ = load_engine(Settings())
-    return [translator.translate([Job(Pair(source, target), text)])[0].text for text in texts]
+def _has_references(manifest: Path) -> bool:
+    return all("translations" in line for line in _lines(manifest))
 
 
-def _line(manifest: Path, name: str) -> dict[str, Any]:
-    lines = map(json.loads, manifest.read_text().splitlines())
-    found: dict[str, Any] = next(line for line in lines if line["id"] == name)
-    return found
-
-
-def _written(manifest: Path, name: str) -> str:
-    """What is said, with case and punctuation; empty: nobody knows."""
-    return str(_line(manifest, name).get("text_raw", ""))
-
-
-def _reference(manifest: Path, name: str, target: str) -> str:
-    """What people make of it in another language; empty: nobody has."""
-    return str(_line(manifest, name).get("translations", {}).get(target, ""))
+def _lines(manifest: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in manifest.read_text().splitlines()]
 
 
 if __name__ == "__main__":

@@ -306,6 +306,7 @@ def _translation(found: Found) -> str:
 
 
 def _interpret(found: Found) -> str:
+    scores = ("bleu", "text_bleu", "chrf", "text_chrf", "chrf_of_true_text")
     columns = [
         "recordings, languages",
         *("seconds", "WER %", "BLEU", "of the true text", "chrF", "of the true text"),
@@ -317,10 +318,10 @@ def _interpret(found: Found) -> str:
         (
             f"{row['manifest']}, {row['pair']}",
             *(row["audio_s"], row["wer"]),
-            *(row.get(score) for score in ("bleu", "text_bleu", "chrf", "text_chrf")),
-            *(row["chrf_of_true_text"], row["erased_per_word"]),
+            *(row.get(score) for score in scores),
+            row["erased_per_word"],
             *(_some(row[lag], "p50", "p95") for lag in ("after_word_s", "after_commit_s")),
-            *(row["laal_s"], row["cpu_s_per_s"]),
+            *(row.get("laal_s"), row["cpu_s_per_s"]),
         )
         for row in found["rows"]
     ]
