@@ -132,6 +132,8 @@ async def test_every_word_is_translated_once_into_every_language(pace: Pace) -> 
         assert session.transcript.translations[target].tail == ""
     assert troubles(session) == []
     assert made[3].live == 0
+    session.translate_into(["fr"])
+    assert "fr" not in session.transcript.translations, "nothing is said any more"
 
 
 async def test_the_tail_of_the_transcript_is_translated_too_and_replaced() -> None:
@@ -272,14 +274,17 @@ async def test_a_translator_that_leaves_is_followed_by_another() -> None:
 
 async def test_a_translator_of_another_kind_goes_on_behind_what_was_translated() -> None:
     made = stages()
+    made[3].faults.once = {round(4.3 * RATE): DeviceError("lost")}
 
     async def change(session: Session) -> None:
-        await heard(session, 5)
+        seen = -1
+        while not text_in(session):
+            seen = await session.changed(seen)
         made[3].format = "fake/2"
-        made[3].departure.leave()
 
     async with running(*made, **FAST) as mesh:
         session = await said_in(mesh, paced(14, factor=6), during=change)
+    assert made[3].opens[-1].HasField("checkpoint") is False
     assert text_in(session) == WHOLE
     assert covered(session) == [word.text for word in WORDS]
 
@@ -321,6 +326,7 @@ async def test_words_that_kill_every_translator_are_not_tried_for_ever() -> None
     async with running(*made, **FAST) as mesh:
         session = await said_in(mesh, paced(20, factor=8))
     assert text_in(session) == " ONE TWO."
+    assert session.transcript.translations["pt"].tail == ""
     last = session.transcript.notices[-1]
     assert (last.stage, last.retryable) == ("translator", False)
 
@@ -381,6 +387,41 @@ async def test_languages_can_be_changed_while_somebody_speaks() -> None:
         or text_in(session, "de") == " FOUR FIVE SIX. SEVEN EIGHT"
     )
     assert [opened.target_language_code for opened in made[3].opens] == ["pt", "de", "pt"]
+
+
+async def test_a_language_that_is_wanted_again_is_said_behind_what_was_said_in_it() -> None:
+    """The translation before is still being finished; what it says comes first."""
+    made = stages()
+    made[3].faults.gate.clear()
+
+    async def change(session: Session) -> None:
+        await said(session, 3)
+        session.translate_into([])
+        session.translate_into(["pt"])
+        await said(session, 6)
+        made[3].faults.gate.set()
+
+    async with running(*made, stall_s=60) as mesh:
+        session = await said_in(mesh, paced(10), during=change)
+    assert text_in(session) == WHOLE
+    assert covered(session) == [word.text for word in WORDS]
+
+
+async def test_languages_are_not_changed_faster_than_they_are_finished() -> None:
+    made = stages()
+    made[3].faults.gate.clear()
+
+    async def change(session: Session) -> None:
+        await said(session, 3)
+        with pytest.raises(InvalidRequestError, match="not finished yet"):
+            for _ in range(40):
+                session.translate_into([])
+                session.translate_into(["pt"])
+        made[3].faults.gate.set()
+
+    async with running(*made, stall_s=60) as mesh:
+        session = await said_in(mesh, paced(10), during=change)
+    assert covered(session) == [word.text for word in WORDS][: len(covered(session))]
 
 
 @pytest.mark.parametrize("targets", [[f"l{number}" for number in range(9)]])
