@@ -157,7 +157,7 @@ def test_a_mesh_that_is_killed_outright_leaves_no_service_behind(
 ) -> None:
     with own_mesh("tiny.en") as mesh:
         children = psutil.Process(mesh.pid).children()
-        assert len(children) == 4
+        assert len(children) == 5
         os.kill(mesh.pid, signal.SIGKILL)
         _gone, alive = psutil.wait_procs(children, timeout=15)
         assert alive == []

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.audio import FloatArray
-from services.diarizer.engines.voices import Rules, Somebody, Voice, identify, unit
+from services.diarizer.engines.voices import Rules, Somebody, Voice, identify, joined, unit
 
 RULES = Rules(same=0.3, same_missed=0.45, past=0.2, new_s=1.2)
 
@@ -120,6 +120,42 @@ def test_the_first_to_speak_is_new_however_short(seconds: float) -> None:
 def test_those_who_speak_first_are_numbered_in_order() -> None:
     people = [person(120, past=()), person(0, past=())]
     assert identify(people, [], RULES, room=20, missed=False) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("known", "least", "expected"),
+    [
+        ([], 0, []),
+        ([voice(0)], 0, [0]),
+        ([voice(0), voice(90)], 0, [0, 1]),
+        ([voice(0), voice(40)], 0, [0, 0]),
+        ([voice(0), voice(50)], 0, [0, 1]),
+        # However little was heard of one of them.
+        ([voice(0, 60), voice(90), voice(10, 1)], 0, [0, 1, 0]),
+        # Of those like two, the likest; and through one another.
+        ([voice(0), voice(60), voice(35)], 0, [0, 1, 1]),
+        ([voice(0), voice(30), voice(65)], 0, [0, 0, 2]),
+        ([voice(0), voice(42), voice(60)], 0, [0, 0, 0]),
+        # There must be as many: the likest alone are one.
+        ([voice(0), voice(40), voice(90), voice(95)], 3, [0, 1, 2, 2]),
+        ([voice(0), voice(40)], 2, [0, 1]),
+        # One that is gone is nobody.
+        ([voice(0), Voice(np.zeros(2, np.float32), -1)], 0, [0, 1]),
+        ([voice(0), Voice(np.zeros(2, np.float32), -1), voice(5)], 2, [0, 1, 2]),
+    ],
+)
+def test_voices_that_have_become_alike_are_one(
+    known: list[Voice], least: int, expected: list[int]
+) -> None:
+    assert joined(known, Rules(joined=0.7), least=least) == expected
+
+
+@pytest.mark.parametrize("room", [0, 3])
+def test_nobody_has_a_voice_that_is_gone(room: int) -> None:
+    gone = Voice(np.zeros(2, np.float32), -1.0)
+    people = [person(180, past=(0, 1)), person(None, 0, (0, 1))]
+    found = identify(people, [voice(0), gone], RULES, room=room, missed=False)
+    assert 1 not in found
 
 
 angles = st.floats(0, 360)

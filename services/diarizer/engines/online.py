@@ -28,7 +28,7 @@ from services.diarizer.engines.embedder import Embedder, num_frames
 from services.diarizer.engines.features import piece_of
 from services.diarizer.engines.online_memory import OnlineMemory, parse
 from services.diarizer.engines.segmenter import Segmenter
-from services.diarizer.engines.voices import Rules, Somebody, Voice, identify
+from services.diarizer.engines.voices import Rules, Somebody, Voice, identify, joined
 
 STEP_SAMPLES = math.lcm(segmenting.FRAME_SAMPLES, voicing.FRAME_SAMPLES)
 """0.54 s: frames of both models lie on the same grid in every window."""
@@ -99,6 +99,7 @@ class OnlineDiarizer:
         self._embedder = embedder
         self._tuning = tuning
         self._unheard = Voice(np.zeros(embedder.size, np.float32), 0.0)
+        self._gone = Voice(np.zeros(embedder.size, np.float32), -1.0)
 
     def start(self, enrolled: Sequence[FloatArray]) -> OnlineMemory:
         """See ``Diarizer``."""
@@ -139,7 +140,7 @@ class OnlineDiarizer:
         first = memory.settled_frame - scene.first_frame
         last = _settled_frame(step, scene) - scene.first_frame
         order, people = self._people(scene, memory)
-        known, wishes = len(memory.voices), step.wishes
+        known, wishes = sum(not voice.is_gone for voice in memory.voices), step.wishes
         expected = wishes.num_speakers or wishes.max_speakers
         found = identify(
             people,
@@ -148,7 +149,7 @@ class OnlineDiarizer:
             room=max(0, expected - known),
             missed=known < wishes.num_speakers,
         )
-        num_voices = max([known, *(voice + 1 for voice in found if voice is not None)])
+        num_voices = max([len(memory.voices), *(voice + 1 for voice in found if voice is not None)])
         speaking = np.zeros((len(activity) - first, num_voices), np.float32)
         voices = dict(enumerate(memory.voices))
         for person, somebody, voice in zip(order, people, found, strict=True):
@@ -163,6 +164,15 @@ class OnlineDiarizer:
         kept = len(voices)
         past = np.pad(memory.labels, ((0, 0), (0, kept - memory.labels.shape[1])))
         labels = np.concatenate([past, speaking[: last - first, :kept] > 0])
+        heard = [voices[number] for number in range(kept)]
+        whose = joined(heard, self._tuning.rules, least=wishes.num_speakers)
+        for younger, older in enumerate(whose):
+            if older != younger:
+                voices[older] = voices[older].with_more_of(voices[younger])
+                voices[younger] = self._gone
+                for frames in (labels, speaking):
+                    frames[:, older] = np.maximum(frames[:, older], frames[:, younger])
+                    frames[:, younger] = 0
         settled_frame = scene.first_frame + last
         settled = _edge(settled_frame) if step.look_ahead else step.end_sample
         return Finding(

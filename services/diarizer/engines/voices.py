@@ -21,10 +21,20 @@ class Voice:
     total: FloatArray
     """(size,) Sum of embeddings of unit length, each times the seconds of speech it stands for."""
     seconds: float
+    """Negative: it turned out to be another voice."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it turned out to be another voice."""
+        return self.seconds < 0
 
     def with_more(self, embedding: FloatArray, seconds: float) -> "Voice":
         """The same, having heard more of it."""
         return Voice(self.total + embedding * np.float32(seconds), self.seconds + seconds)
+
+    def with_more_of(self, other: "Voice") -> "Voice":
+        """The same, the other one being the same."""
+        return Voice(self.total + other.total, self.seconds + other.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,8 @@ class Rules:
     """Likeness that the past is worth, if all of it was one voice's."""
     new_s: float = 1.2
     """Speech alone that it takes to be somebody new, in seconds."""
+    joined: float = 0.7
+    """Likeness of two known voices from which they are one."""
 
 
 def identify(
@@ -81,6 +93,7 @@ def identify(
         if voices:
             sounds = [unit(voice.total) for voice in voices]
             likeness[row, :known] = rules.past * person.past + _likeness(person, sounds)
+            likeness[row, :known][[voice.is_gone for voice in voices]] = -np.inf
         if room and (person.seconds >= rules.new_s or not (voices or row)):
             likeness[row, known + row] = rules.same_missed if missed else rules.same
     found: list[int | None] = [None] * len(people)
@@ -101,6 +114,34 @@ def identify(
                 likeness[other, column] = -np.inf
         likeness[row] = -np.inf
     return _numbered(found, known)
+
+
+def joined(voices: Sequence[Voice], rules: Rules, *, least: int) -> list[int]:
+    """Which known voices turn out to be one: a little speech may have sounded like somebody new.
+
+    Args:
+        voices: Known ones.
+        rules: What decides.
+        least: So many are not joined: there must be as many.
+
+    Returns:
+        For each voice itself, or the older one that it is.
+
+    """
+    whose = list(range(len(voices)))
+    if not voices:
+        return whose
+    sounds = np.stack([unit(voice.total) for voice in voices])
+    likeness = np.tril(sounds @ sounds.T, k=-1)
+    present = sum(not voice.is_gone for voice in voices)
+    while present > least and likeness.max() >= rules.joined:
+        younger, older = divmod(int(likeness.argmax()), len(voices))
+        whose[younger] = older
+        likeness[younger, :] = likeness[:, younger] = 0
+        present -= 1
+    for younger, older in enumerate(whose):
+        whose[younger] = whose[older]
+    return whose
 
 
 def unit(vector: FloatArray) -> FloatArray:
