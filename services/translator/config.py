@@ -16,8 +16,8 @@ class Settings(ServiceSettings):
     address: str = "127.0.0.1:50054"
     """Where to listen, such as `[::]:50054` or `unix:/run/translator.sock`."""
     model: str = "firefox-en-pt"
-    """`firefox-en-pt`, which comes with the package, or the folder of an NLLB-200 as CTranslate2
-    converts it, with its `tokenizer.json`."""
+    """`firefox-en-pt`, which comes with the package, or the folder of an NLLB-200: as Hugging Face
+    publishes it, or as CTranslate2 converts it, with its `tokenizer.json`."""
     chat_url: str = ""
     """OpenAI-compatible API of a language model that translates, such as
     `http://localhost:8000/v1`; the model is what is asked of it. Empty: none."""
@@ -28,12 +28,13 @@ class Settings(ServiceSettings):
     device: Literal["cpu", "cuda"] = "cpu"
     """Where NLLB runs."""
     compute_type: Literal["auto", "int8", "int8_float16", "bfloat16", "float16", "float32"] = "auto"
-    """Numbers NLLB computes with; `auto`: int8 on a CPU, float16 on a GPU."""
+    """Numbers NLLB computes with; `auto`: float16 on a GPU; on a CPU int8, or on torch bfloat16
+    where the CPU multiplies that (AMX), else float32. Torch has no int8."""
     max_streams: int = Field(default=64, ge=1, le=10_000)
     """Streams served at once; one more is refused with RESOURCE_EXHAUSTED."""
     workers: int = Field(default=0, ge=0, le=64)
-    """Batches at once, each on one core; 0: one for each core, four at most, or one on a GPU; 16
-    requests of a language model."""
+    """Batches at once, each on one core; 0: one for each core, four at most, or one on a GPU or
+    torch, which takes all cores; 16 requests of a language model."""
     max_batch: int = Field(default=16, ge=1, le=256)
     """Texts of different streams in one batch."""
     policy: Literal["local-agreement", "align-att", "wait-k", "sentence"] = "local-agreement"

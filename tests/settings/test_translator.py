@@ -90,7 +90,7 @@ def was_asked(engine: Shouting, before: int) -> bool:
     return len(engine.jobs) > before
 
 
-@flips("TRANSLATOR", model={"firefox-en-pt": "", "empty": r"it has no model.bin"})
+@flips("TRANSLATOR", model={"firefox-en-pt": "", "empty": "it has neither a model.bin"})
 def test_the_model_is_what_is_loaded(
     flip: Flip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -113,7 +113,7 @@ def test_the_model_is_what_is_loaded(
 def test_nllb_runs_where_and_with_what_it_is_told_or_not_at_all(
     flip: Flip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    model = str(toy.save(tmp_path))
+    model = str(toy.convert(toy.save(tmp_path)))
     failure = ""
     try:
         load_engine(settings(monkeypatch, tmp_path, model=model, **{flip.name: flip.value}))

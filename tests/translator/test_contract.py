@@ -1,11 +1,8 @@
 """What every engine promises, whatever it runs on."""
 
-from pathlib import Path
-
 import pytest
 
 from services.common.errors import InvalidRequestError
-from services.common.models import ModelError
 from services.translator.engines.firefox import Firefox
 from services.translator.engines.nllb import Nllb
 from services.translator.languages import resolve
@@ -30,12 +27,16 @@ def firefox() -> Firefox:
 
 
 @pytest.fixture(scope="module")
-def nllb(tmp_path_factory: pytest.TempPathFactory) -> Nllb:
-    folder = toy.save(tmp_path_factory.mktemp("nllb"))
-    return Nllb(folder, device="cpu", compute_type="float32", workers=1)
+def nllb_transformers(tmp_path_factory: pytest.TempPathFactory) -> Nllb:
+    return toy.on_transformers(toy.save(tmp_path_factory.mktemp("nllb")))
 
 
-@pytest.fixture(params=["firefox", "nllb"])
+@pytest.fixture(scope="module")
+def nllb_ctranslate2(tmp_path_factory: pytest.TempPathFactory) -> Nllb:
+    return toy.on_ctranslate2(toy.convert(toy.save(tmp_path_factory.mktemp("nllb"))))
+
+
+@pytest.fixture(params=["firefox", "nllb_ctranslate2", "nllb_transformers"])
 def engine(request: pytest.FixtureRequest) -> Translator:
     translator: Translator = request.getfixturevalue(request.param)
     return translator
@@ -103,6 +104,13 @@ async def test_a_stream_translates_every_word_once_and_its_successor_goes_on(
     assert text_of(events).strip()
 
 
-def test_nllb_refuses_a_folder_that_holds_none(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"it has no model\.bin"):
-        Nllb(tmp_path, device="cpu", compute_type="auto", workers=1)
+def test_both_libraries_say_the_same_of_the_same_weights(
+    nllb_ctranslate2: Nllb, nllb_transformers: Nllb, pair: Pair
+) -> None:
+    """Where they look, too, in a batch of texts and prefixes of different lengths."""
+    texts = [*TEXTS[pair.source.tag], *ODD]
+    free = nllb_ctranslate2.translate([Job(pair, text) for text in texts])
+    assert nllb_transformers.translate([Job(pair, text) for text in texts]) == free
+    begun = [" ".join(one.text.split()[:number]) for number, one in enumerate(free)]
+    jobs = [Job(pair, *one) for one in zip(texts, begun, strict=True)]
+    assert nllb_transformers.translate(jobs) == nllb_ctranslate2.translate(jobs)

@@ -1,4 +1,4 @@
-"""A tiny NLLB that has learnt nothing, as CTranslate2 converts it."""
+"""A tiny NLLB that has learnt nothing, as Hugging Face has it and as CTranslate2 converts it."""
 
 import json
 from pathlib import Path
@@ -9,14 +9,18 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import M2M100Config, M2M100ForConditionalGeneration
 
+from services.translator.engines.nllb import Nllb, load_tokenizer
+from services.translator.engines.nllb_ctranslate2 import CTranslate2Nllb
+from services.translator.engines.nllb_transformers import TransformersNllb
+
 CODES = ("eng_Latn", "fra_Latn", "por_Latn", "zho_Hans")
 _TEXT = ["the cat sat on the mat and the dog ran", "le chat est sur le tapis", "o gato e o cão"]
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 
 
 def save(folder: Path) -> Path:
-    """Make a model and write it as CTranslate2 does, with its tokenizer."""
-    source = folder / "transformers"
+    """Make a model and write it as transformers does, with its tokenizer."""
+    source = folder / "toy"
     tokenizer: Any = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
@@ -54,8 +58,23 @@ def save(folder: Path) -> Path:
         "extra_special_tokens": CODES,
     }
     (source / "tokenizer_config.json").write_text(json.dumps(names | settings))
-    ctranslate2.converters.TransformersConverter(str(source)).convert(
-        str(folder / "toy"), force=True
-    )
-    tokenizer.save(str(folder / "toy" / "tokenizer.json"))
-    return folder / "toy"
+    return source
+
+
+def convert(source: Path) -> Path:
+    """Write a model as CTranslate2 does, with its tokenizer."""
+    folder = source.parent / "converted" / source.name
+    ctranslate2.converters.TransformersConverter(str(source)).convert(str(folder), force=True)
+    (folder / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
+    return folder
+
+
+def on_transformers(folder: Path) -> Nllb:
+    network = TransformersNllb(folder, device="cpu", compute_type="float32", threads=1)
+    return Nllb(folder.name, load_tokenizer(folder), network)
+
+
+def on_ctranslate2(folder: Path) -> Nllb:
+    tokenizer = load_tokenizer(folder)
+    network = CTranslate2Nllb(folder, tokenizer, device="cpu", compute_type="float32", workers=1)
+    return Nllb(folder.name, tokenizer, network)

@@ -1,7 +1,9 @@
 """Which engine runs a model. Each is imported only when it is chosen: one replica needs one."""
 
+import json
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
 from services.common import models
 from services.common.models import ModelError
@@ -12,6 +14,8 @@ _MAX_WORKERS = 4
 """Beyond this, larger batches make better use of more cores."""
 _CHAT_WORKERS = 16
 _FIREFOX = "firefox-en-pt"
+_NLLB = "m2m_100"
+"""The family it belongs to."""
 
 
 def load_engine(chosen: Settings) -> tuple[Translator, int]:
@@ -40,15 +44,60 @@ def load_engine(chosen: Settings) -> tuple[Translator, int]:
 
         return Firefox(), workers
     folder = models.locate(chosen.model)
-    if find_spec("ctranslate2") is None:
-        raise ModelError(f"{folder} needs ctranslate2: pip install 'voxmesh[translator-nllb]'")
-    from services.translator.engines.nllb import Nllb
-
-    if chosen.device != "cpu":
+    if (folder / "model.bin").is_file():
+        workers = workers if chosen.device == "cpu" else chosen.workers or 1
+        return _nllb_on_ctranslate2(chosen, folder, workers), workers
+    if _model_type(folder) == _NLLB:
         workers = chosen.workers or 1
-    return Nllb(
-        folder, device=chosen.device, compute_type=chosen.compute_type, workers=workers
-    ), workers
+        return _nllb_on_transformers(chosen, folder, workers), workers
+    raise ModelError(
+        f"{folder} holds no NLLB: it has neither a model.bin, as CTranslate2 converts it, nor a"
+        f' config.json of the model_type "{_NLLB}", as Hugging Face publishes it'
+    )
+
+
+def _nllb_on_ctranslate2(chosen: Settings, folder: Path, workers: int) -> Translator:
+    _require(folder, "translator-nllb", "ctranslate2", "tokenizers")
+    from services.translator.engines.nllb import Nllb, load_tokenizer
+    from services.translator.engines.nllb_ctranslate2 import CTranslate2Nllb
+
+    tokenizer = load_tokenizer(folder)
+    network = CTranslate2Nllb(
+        folder,
+        tokenizer,
+        device=chosen.device,
+        compute_type=chosen.compute_type,
+        workers=workers,
+    )
+    return Nllb(folder.resolve().name, tokenizer, network)
+
+
+def _nllb_on_transformers(chosen: Settings, folder: Path, workers: int) -> Translator:
+    _require(folder, "translator-torch", "torch", "transformers")
+    from services.translator.engines.nllb import Nllb, load_tokenizer
+    from services.translator.engines.nllb_transformers import TransformersNllb
+
+    network = TransformersNllb(
+        folder,
+        device=chosen.device,
+        compute_type=chosen.compute_type,
+        threads=max(1, (os.cpu_count() or 1) // workers),
+    )
+    return Nllb(folder.resolve().name, load_tokenizer(folder), network)
+
+
+def _model_type(folder: Path) -> str:
+    """What Hugging Face's ``config.json`` says it is; empty: there is none that says so."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return ""
+    return str(config.get("model_type", "")) if isinstance(config, dict) else ""
+
+
+def _require(folder: Path, extra: str, *packages: str) -> None:
+    if lacking := [name for name in packages if find_spec(name) is None]:
+        raise ModelError(f"{folder} needs {lacking[0]}: pip install 'voxmesh[{extra}]'")
 
 
 def _chat(chosen: Settings) -> Translator:

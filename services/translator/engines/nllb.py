@@ -1,23 +1,23 @@
-"""NLLB-200 on CTranslate2: 202 languages, from each to each, on CPUs and NVIDIA's GPUs.
+"""NLLB-200: 202 languages, from each to each, whichever library computes it.
 
 A translation goes on behind a prefix, and attention says which words of the source it comes from.
 
 Source: NLLB Team, "No Language Left Behind", 2022. The source is ``[language] text </s>``, the
-target starts with its language.
+target starts with ``</s>`` and its language.
 """
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-import ctranslate2
 from tokenizers import Tokenizer
 
-from services.common.errors import DeviceError, InvalidRequestError
+from services.common.errors import InvalidRequestError
 from services.common.models import ModelError
 from services.translator.languages import LANGUAGES
 from services.translator.translator import Job, Look, Pair, Translation
 
-_COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
 _END = "</s>"
 _MAX_TOKENS = 256
 """What the model was trained on at most, and what a source that makes it loop runs to."""
@@ -25,49 +25,60 @@ _GROWTH = 3
 """A translation has no more tokens than so many times its source, and some."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A text for the network, in tokens' numbers."""
+
+    source: list[int]
+    """Its language, the text, the end."""
+    begin: list[int]
+    """What the target starts with: the end, its language, the prefix."""
+    limit: int
+    """Beyond so many tokens, the language among them, nothing is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the network makes of a text."""
+
+    ids: list[int]
+    """Behind the language: the prefix and what follows, without the end."""
+    looks: list[int]
+    """For each of them, which token of the text attention is on; the text's first is 0."""
+
+
+class Network(Protocol):
+    """The library that computes. Attention is that of the last layer's first head."""
+
+    def decode(self, asks: Sequence[Ask]) -> list[Said]:
+        """Say what is likeliest, token by token; no text changes what is said of another.
+
+        Raises:
+            DeviceError: The model failed, for at least one of them.
+
+        """
+        ...
+
+
 class Nllb:
     """NLLB-200. Implements ``Translator``."""
 
     forces_prefix = True
 
-    def __init__(self, folder: Path, *, device: str, compute_type: str, workers: int) -> None:
-        """Load a model.
-
-        Args:
-            folder: What CTranslate2's converter made, and the model's ``tokenizer.json``.
-            device: ``cpu`` or ``cuda``.
-            compute_type: Of CTranslate2, or ``auto``: int8 on a CPU, float16 on a GPU.
-            workers: Batches at once, each on one core.
+    def __init__(self, name: str, tokenizer: Tokenizer, network: Network) -> None:
+        """Put together what ``load_tokenizer`` and a network read from a folder of that name.
 
         Raises:
-            ModelError: The folder holds no such model.
-            DeviceError: The device is not there, or does not compute with such numbers.
+            ModelError: The tokenizer is not that of an NLLB.
 
         """
-        for name in ("model.bin", "tokenizer.json"):
-            if not (folder / name).is_file():
-                raise ModelError(f"{folder} holds no NLLB of CTranslate2: it has no {name}")
-        if compute_type == "auto":
-            compute_type = _COMPUTE_TYPES[device]
-        # The tokenizer of Rust panics at a damaged file with an exception of no other kind.
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self._vocabulary = self._tokenizer.get_vocab()
+        self._tokenizer = tokenizer
+        self._network = network
+        self._vocabulary = tokenizer.get_vocab()
         self._languages = [one for one in LANGUAGES if one.code in self._vocabulary]
-        if len(self._languages) < 2:
-            raise ModelError(f"{folder} holds no NLLB: its tokenizer knows no two languages")
-        try:
-            self._model = ctranslate2.Translator(
-                str(folder),
-                device=device,
-                compute_type=compute_type,
-                inter_threads=workers,
-                intra_threads=1,
-            )
-        except (RuntimeError, ValueError) as error:
-            raise DeviceError(f"the model cannot be loaded on {device}: {error}") from error
-        self.name = f"nllb-{folder.resolve().name}"
+        if len(self._languages) < 2 or _END not in self._vocabulary:
+            raise ModelError(f"{name} is no NLLB: its tokenizer knows no two languages")
+        self.name = f"nllb-{name}"
         self.example = Pair(*self._languages[:2])
 
     def check(self, pair: Pair) -> None:
@@ -83,45 +94,47 @@ class Nllb:
 
     def translate(self, jobs: Sequence[Job]) -> list[Translation]:
         """See ``Translator``."""
-        sources = [self._tokens(job.text) for job in jobs]
-        prefixes = [self._tokens(job.prefix)[0] if job.prefix else [] for job in jobs]
-        limits = [min(_MAX_TOKENS, _GROWTH * len(tokens) + 10) for tokens, _ in sources]
-        try:
-            results = self._model.translate_batch(
-                [
-                    [job.pair.source.code, *tokens, _END]
-                    for job, (tokens, _) in zip(jobs, sources, strict=True)
-                ],
-                target_prefix=[
-                    [job.pair.target.code, *prefix]
-                    for job, prefix in zip(jobs, prefixes, strict=True)
-                ],
-                beam_size=1,
-                max_decoding_length=max(limits),
-                return_attention=True,
-            )
-        except RuntimeError as error:
-            raise DeviceError(f"the model failed: {error}") from error
+        texts = [self._tokens(job.text) for job in jobs]
+        asks = [self._ask(job, ids) for job, (ids, _) in zip(jobs, texts, strict=True)]
+        said = self._network.decode(asks)
         return [
-            # Whoever else is in the batch, a text that makes the model loop ends at its own limit.
-            self._translation(result.hypotheses[0][1:limit], result.attention[0], places)
-            for result, (_, places), limit in zip(results, sources, limits, strict=True)
+            self._translation(one, places) for one, (_, places) in zip(said, texts, strict=True)
         ]
 
-    def _tokens(self, text: str) -> tuple[list[str], list[int]]:
+    def _ask(self, job: Job, ids: list[int]) -> Ask:
+        end = self._vocabulary[_END]
+        prefix = self._tokens(job.prefix)[0] if job.prefix else []
+        return Ask(
+            [self._vocabulary[job.pair.source.code], *ids, end],
+            [end, self._vocabulary[job.pair.target.code], *prefix],
+            min(_MAX_TOKENS, _GROWTH * len(ids) + 10),
+        )
+
+    def _tokens(self, text: str) -> tuple[list[int], list[int]]:
         """The tokens of a text, and where each begins in it."""
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
-        return encoded.tokens[:_MAX_TOKENS], [begin for begin, _ in encoded.offsets][:_MAX_TOKENS]
+        return encoded.ids[:_MAX_TOKENS], [begin for begin, _ in encoded.offsets][:_MAX_TOKENS]
 
-    def _translation(
-        self, tokens: Sequence[str], attention: Sequence[Sequence[float]], places: Sequence[int]
-    ) -> Translation:
-        ids = [self._vocabulary[token] for token in tokens]
-        looks = []
-        for number in range(len(tokens)):
-            # The language comes before the text's tokens, the end behind them.
-            weights = attention[number + 1][1 : len(places) + 1]
-            best = max(range(len(places)), key=lambda place: weights[place], default=0)
-            end = len(self._tokenizer.decode(ids[: number + 1]))
-            looks.append(Look(end, places[best] if places else 0))
-        return Translation(self._tokenizer.decode(ids), tuple(looks))
+    def _translation(self, said: Said, places: Sequence[int]) -> Translation:
+        looks = tuple(
+            Look(len(self._tokenizer.decode(said.ids[:number])), places[look] if places else 0)
+            for number, look in enumerate(said.looks, 1)
+        )
+        return Translation(self._tokenizer.decode(said.ids), looks)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Read a model's ``tokenizer.json``.
+
+    Raises:
+        ModelError: The folder has none.
+
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelError(f"{folder} holds no NLLB: it has no {path.name}")
+    # The tokenizer of Rust panics at a damaged file with an exception of no other kind.
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
