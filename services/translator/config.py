@@ -30,6 +30,9 @@ class Settings(ServiceSettings):
     compute_type: Literal["auto", "int8", "int8_float16", "bfloat16", "float16", "float32"] = "auto"
     """Numbers NLLB computes with; `auto`: float16 on a GPU; on a CPU int8, or on torch bfloat16
     where the CPU multiplies that (AMX), else float32. Torch has no int8."""
+    pivot: bool = False
+    """Whether a pair that the model lacks is translated through English, where it has both halves:
+    in twice the time, and with the errors of both."""
     max_streams: int = Field(default=64, ge=1, le=10_000)
     """Streams served at once; one more is refused with RESOURCE_EXHAUSTED."""
     workers: int = Field(default=0, ge=0, le=64)

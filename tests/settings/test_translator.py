@@ -14,18 +14,20 @@ import grpc.aio
 import pytest
 
 from services.common.batching import Batcher
-from services.common.errors import DeviceError
+from services.common.errors import DeviceError, InvalidRequestError
 from services.common.models import ModelError
 from services.translator import __main__ as translator
 from services.translator.config import Settings
 from services.translator.engines.choice import load_engine
-from services.translator.translator import Job, Translation
+from services.translator.languages import resolve
+from services.translator.translator import Job, Pair, Translation
 from tests.settings.flips import Flip, flips, load
 from tests.settings.serving import begin_to_stop, serving, until
 from tests.translator import toy
 from tests.translator.chat_server import endpoint
 from tests.translator.harness import (
     FINISH,
+    Halves,
     Shouting,
     converse,
     opening,
@@ -121,6 +123,21 @@ def test_nllb_runs_where_and_with_what_it_is_told_or_not_at_all(
         failure = str(error)
     assert flip.effect in failure
     assert bool(failure) is bool(flip.effect)
+
+
+@flips("TRANSLATOR", pivot={False: "TRANSLATOR_PIVOT would translate it", True: ""})
+def test_pairs_are_translated_through_english_only_when_that_is_asked_for(
+    flip: Flip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("services.translator.engines.firefox.Firefox", Halves)
+    engine, _ = load_engine(settings(monkeypatch, tmp_path, pivot=flip.value))
+    refusal = ""
+    try:
+        engine.check(Pair(resolve("de"), resolve("pt")))
+    except InvalidRequestError as error:
+        refusal = str(error)
+    assert flip.effect in refusal
+    assert bool(refusal) is bool(flip.effect)
 
 
 @flips("TRANSLATOR", chat_url={"": "firefox-en-pt", "there": "chat-some-model"})

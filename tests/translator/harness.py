@@ -77,6 +77,48 @@ class Shouting:
         return Translation(text, tuple(map(Look, ends, starts)))
 
 
+def pair(said: str) -> Pair:
+    """Such as ``en>pt``."""
+    source, target = said.split(">")
+    return Pair(resolve(source), resolve(target))
+
+
+class Halves:
+    """Says a word with the target's tag behind it, the last one first, from or into English."""
+
+    name = "halves"
+    example = EN_PT
+    pairs = ("de>en", "fr>en", "en>pt", "en>ja")
+
+    def __init__(self, *, forces_prefix: bool = False, tells: bool = True) -> None:
+        self.forces_prefix = forces_prefix
+        self.calls: list[list[Job]] = []
+        self._tells = tells
+
+    def check(self, pair: Pair) -> None:
+        if str(pair) not in self.pairs:
+            raise InvalidRequestError(f"there is no model for {pair}, only: {self.pairs}")
+
+    def bucket(self, job: Job) -> int:
+        return len(job.text.split())
+
+    def translate(self, jobs: Sequence[Job]) -> list[Translation]:
+        assert len({self.bucket(job) for job in jobs}) == 1, "they may not share a call"
+        self.calls.append(list(jobs))
+        if any(f"{POISON}-{job.pair.target.tag}" in job.text for job in jobs):
+            raise DeviceError("a bad text")
+        return [self._translation(job) for job in jobs]
+
+    def _translation(self, job: Job) -> Translation:
+        self.check(job.pair)
+        found = list(re.finditer(r"\S+", job.text))[::-1]
+        begun = job.prefix.split()
+        said = [*begun, *(f"{word[0]}-{job.pair.target.tag}" for word in found[len(begun) :])]
+        ends = [len(" ".join(said[: number + 1])) for number in range(len(found))]
+        starts = [match.start() for match in found]
+        return Translation(" ".join(said), tuple(map(Look, ends, starts)) if self._tells else ())
+
+
 def words(text: str, first: int = 0) -> list[Word]:
     """Words of a text, each of one length, one after the other."""
     return [

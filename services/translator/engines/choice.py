@@ -8,6 +8,7 @@ from pathlib import Path
 from services.common import models
 from services.common.models import ModelError
 from services.translator.config import Settings
+from services.translator.engines.pivot import Pivot
 from services.translator.translator import Translator
 
 _MAX_WORKERS = 4
@@ -29,6 +30,11 @@ def load_engine(chosen: Settings) -> tuple[Translator, int]:
         DeviceError: It cannot be run here.
 
     """
+    engine, workers = _engine(chosen)
+    return Pivot(engine, asked=chosen.pivot), workers
+
+
+def _engine(chosen: Settings) -> tuple[Translator, int]:
     if chosen.chat_url:
         return _chat(chosen), chosen.workers or _CHAT_WORKERS
     workers = chosen.workers or min(os.cpu_count() or 1, _MAX_WORKERS)
