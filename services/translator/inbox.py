@@ -63,6 +63,10 @@ class Inbox:
             self._changed.notify_all()
             return said
 
+    def waits(self) -> bool:
+        """Whether anything does."""
+        return bool(self._waiting)
+
     @property
     def _size(self) -> int:
         return sum(len(said.words) if isinstance(said, Source) else 1 for said in self._waiting)

@@ -83,6 +83,7 @@ class TranslatorServicer(rpc.TranslatorServiceServicer):
         pair = wire.pair_of(opened)
         self._translator.check(pair)
         resumed = opened.checkpoint if opened.HasField("checkpoint") else None
+        inbox = Inbox(_MAX_WAITING_WORDS)
         with self._batcher.seat(live=True, moved=resumed is not None) as seat:
             stream = Stream(
                 self._translator,
@@ -91,10 +92,10 @@ class TranslatorServicer(rpc.TranslatorServiceServicer):
                 pair,
                 self._policy,
                 state=state_of(resumed, self._format),
+                waits=inbox.waits,
             )
             log.info("stream opened", resumed=resumed is not None, pair=str(pair))
             await send(pb.TranslateResponse(opened=pb.Opened()))
-            inbox = Inbox(_MAX_WAITING_WORDS)
             async with asyncio.TaskGroup() as tasks:
                 farewell = tasks.create_task(self._say_go_away(send), name="translator.go_away")
                 tasks.create_task(_listen(requests, inbox), name="translator.listen")

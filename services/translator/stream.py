@@ -1,6 +1,6 @@
 """One stream: words in, translated text out. It waits only for the model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TypeAlias
@@ -57,6 +57,7 @@ class Stream:
         policy: Policy,
         *,
         state: bytes | None,
+        waits: Callable[[], bool] = lambda: False,
     ) -> None:
         """Start afresh, or where a predecessor stood.
 
@@ -67,6 +68,7 @@ class Stream:
             pair: From which language into which.
             policy: Says what is certain of a sentence that is not finished.
             state: Where a predecessor stood; None: start afresh.
+            waits: Whether something newer was said meanwhile: then guesses are not translated.
 
         Raises:
             CheckpointError: The predecessor's state is damaged.
@@ -77,6 +79,7 @@ class Stream:
         self._seat = seat
         self._pair = pair
         self._policy = policy
+        self._waits = waits
         resumed = checkpoint.decode(state) if state is not None else State(Draft(), 0)
         self._draft = resumed.draft
         self._end_sample = resumed.end_sample
@@ -109,6 +112,9 @@ class Stream:
             self._end_sample = words[-1].end_sample
             self._draft = replace(self._draft, words=(*self._draft.words, *words))
             found += await self._advance()
+        elif self._waits():
+            # What is shown stays: there will be news of it at once.
+            return []
         return found + await self._show()
 
     async def flush(self) -> list[Event]:
@@ -181,10 +187,13 @@ class Stream:
         """What may be read of the sentence so far, if there is news."""
         shown = ""
         if self._policy.keeps and (self._draft.words or self._tail):
-            if self._tail or not self._draft.hypotheses:
-                units = (await self._translate((*self._draft.words, *self._tail))).units
-            else:
+            hurried = self._waits()
+            if self._draft.hypotheses and (hurried or not self._tail):
                 units = self._draft.hypotheses[-1].units
+            elif hurried:
+                units = ()
+            else:
+                units = (await self._translate((*self._draft.words, *self._tail))).units
             agreed = units[: max(0, common(units, self._guess) - _SHOWN_HELD_BACK)]
             self._guess = units
             shown = "".join(self._draft.continued(agreed)[len(self._draft.units) :])

@@ -156,6 +156,7 @@ async def tell(
     policy: Policy | None = None,
     pair: Pair = EN_PT,
     resumed: Commit | None = None,
+    waits: bool = False,
 ) -> list[Event]:
     """What a stream says of these parts, and at its end."""
     with batcher.seat(live=True, moved=True) as seat:
@@ -166,6 +167,7 @@ async def tell(
             pair,
             policy or LocalAgreement(2, 0),
             state=resumed.state if resumed else None,
+            waits=lambda: waits,
         )
         said = resumed.through_sample // WORD if resumed else 0
         events = await stream.start()

@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from services.translator.inbox import Inbox
 from tests.translator.harness import (
     DRAIN_S,
     FINISH,
@@ -59,6 +60,18 @@ async def test_a_flush_is_answered_when_everything_is_translated(tmp_path: Path)
     assert [one.flushed.flush_id for one in responses if one.HasField("flushed")] == [1, 2]
     before = responses[: kinds(responses).index("flushed", 2)]
     assert committed(before) == " ONE two~"
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_guesses_are_translated_when_nothing_newer_waits(
+    busy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Inbox, "waits", lambda _inbox: busy)
+    engine = Shouting()
+    async with serving(engine, tmp_path) as replica:
+        said = [opening(), source("one two", tail="three"), FINISH]
+        assert committed(await converse(replica.stub, said)) == " ONE two~"
+    assert ("one two three" in [job.text for job in engine.jobs]) is not busy
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,33 @@ async def test_the_tail_shows_what_translations_agree_on_and_is_told_when_it_cha
     assert "~" not in "".join(tails(events))
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_guesses_are_not_translated_while_newer_words_wait(policy: Policy) -> None:
+    """What is committed, and how soon, is the same; what is shown comes of it alone."""
+    parts = ["one|two", "two|three four", "|three five", "three four five.|six", "|six seven"]
+    made = {}
+    for waits in (False, True):
+        engine = Shouting()
+        async with running(engine) as batcher:
+            events = await tell(batcher, engine, parts, policy=policy, waits=waits)
+        made[waits] = commits(events)
+        told = [event for event in events if isinstance(event, Tail)]
+        assert told[-1] == Tail("", 5 * WORD)
+        assert all(before != after for before, after in pairwise(told))
+        guesses = [job.text for job in engine.jobs if "six" in job.text]
+        assert bool(guesses) is bool(policy.keeps and not waits)
+    assert made[True] == made[False]
+
+
+async def test_while_newer_words_wait_the_tail_is_of_the_words_alone() -> None:
+    engine = Shouting()
+    parts = ["one two three four|x", "five|x", "|x y", "six|x"]
+    async with running(engine) as batcher:
+        events = await tell(batcher, engine, parts, policy=WaitK(5), waits=True)
+    assert tails(events) == ["", " ONE", " TWO", ""]
+    assert "x" not in " ".join(job.text for job in engine.jobs).split()
+
+
 async def test_what_may_change_is_never_committed() -> None:
     events = await follow(Shouting(), "one two|three four.", "|drei vier.", "three four.")
     assert text_of(events) == " ONE TWO THREE FOUR."
