@@ -298,7 +298,7 @@ def _translation(found: Found) -> str:
             _some(row["committed_after_s"], "p50", "p95"),
             row["cores"],
         )
-        for row in found.get("crowds", ())
+        for row in found["crowds"]
     ]
     crowded = ["policy, languages", "speakers at once", "seconds"]
     crowded += ["committed after, p50 / p95 s", "cores"]
