@@ -141,7 +141,11 @@ async def test_runs_of_the_model(tmp_path: Path) -> None:
 
 
 async def test_how_far_a_stream_is_behind(tmp_path: Path) -> None:
-    model = ScriptedRecognizer([])
+    def holds_the_next(_calls: int, _windows: Sequence[Window]) -> bool:
+        model.gate.clear()
+        return False
+
+    model = ScriptedRecognizer([], fails=holds_the_next)
     async with serving(model, tmp_path) as replica:
         call = await begin(replica)
         model.gate.clear()
@@ -151,11 +155,13 @@ async def test_how_far_a_stream_is_behind(tmp_path: Path) -> None:
         ):
             await call.write(heard(0, spoken([], samples(1))))
             await shows_audio(model, 1)
-            with grows("audio_seconds_total", 2.5, stage="asr"):
-                await call.write(heard(samples(1), spoken([], samples(2.5))))
-                await asyncio.sleep(0.2)  # for it to be heard while the first second is decoded
+            heard_before = metric("audio_seconds_total", stage="asr")
+            await call.write(heard(samples(1), spoken([], samples(2.5))))
+            await shows("audio_seconds_total", heard_before + 2.5)
             model.gate.set()
             await read_until(call, "tail")
+        model.fails = lambda _calls, _windows: False
+        model.gate.set()
         await call.write(FINISH)
 
 
