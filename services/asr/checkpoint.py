@@ -1,20 +1,16 @@
 """What another replica needs to go on with a stream, and how it travels."""
 
-import json
-import struct
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
 from services.common.errors import CheckpointError
+from services.common.sealed import below, position_of, seal, text_of, unseal
 from services.common.timeline import samples
-from services.common.wire import MAX_POSITION
 from services.common.words import Word
 
 VERSION = 2
 """Of the form below; a replica reads no other."""
 
-_CRC = struct.Struct("<I")
 _MAX_WINDOW_SAMPLES = samples(30)
 """The longest window that settings allow. Until a successor has heard as far as its predecessor,
 it decodes nothing: it must not wait for a position that never comes."""
@@ -41,7 +37,7 @@ class State:
 
 
 def encode(state: State) -> bytes:
-    """State -> its CRC-32, little-endian, and JSON: a few kB."""
+    """The state of a stream: a few kB."""
     fields = {
         "version": VERSION,
         "window_first_sample": state.window_first_sample,
@@ -52,8 +48,7 @@ def encode(state: State) -> bytes:
         "context": state.context,
         "language_code": state.language_code,
     }
-    text = json.dumps(fields, separators=(",", ":")).encode()
-    return _CRC.pack(zlib.crc32(text)) + text
+    return seal(fields)
 
 
 def decode(data: bytes) -> State:
@@ -63,33 +58,23 @@ def decode(data: bytes) -> State:
         CheckpointError: These bytes are not a state of this version.
 
     """
-    text = data[_CRC.size :]
-    if data[: _CRC.size] != _CRC.pack(zlib.crc32(text)):
-        raise CheckpointError(f"the checkpoint is damaged: it has {len(data)} bytes")
-    try:
-        fields = json.loads(text)
-        if fields.pop("version") != VERSION:
-            raise CheckpointError("the checkpoint is of another version")
-        state = State(
-            window_first_sample=_position(fields["window_first_sample"]),
-            through_sample=_position(fields["through_sample"]),
-            settled_sample=_position(fields["settled_sample"]),
-            committed=tuple(map(_word, fields["committed"])),
-            hypotheses=tuple(tuple(map(_word, words)) for words in fields["hypotheses"]),
-            context=tuple(map(_token, fields["context"])),
-            language_code=str(fields["language_code"]),
-        )
-    except (
-        ArithmeticError,
-        AttributeError,
-        KeyError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise CheckpointError("the checkpoint holds no state") from error
+    return unseal(data, _state)
+
+
+def _state(fields: Any) -> State:
+    if fields.pop("version") != VERSION:
+        raise CheckpointError("the checkpoint is of another version")
+    state = State(
+        window_first_sample=position_of(fields["window_first_sample"]),
+        through_sample=position_of(fields["through_sample"]),
+        settled_sample=position_of(fields["settled_sample"]),
+        committed=tuple(map(_word, fields["committed"])),
+        hypotheses=tuple(tuple(map(_word, words)) for words in fields["hypotheses"]),
+        context=tuple(map(_token, fields["context"])),
+        language_code=str(fields["language_code"]),
+    )
     if not 0 <= state.through_sample - state.window_first_sample <= _MAX_WINDOW_SAMPLES:
-        raise CheckpointError("the checkpoint holds no state: nobody hears so far ahead")
+        raise ValueError("nobody hears so far ahead")
     return state
 
 
@@ -104,26 +89,14 @@ def _fields(word: Word) -> dict[str, Any]:
 
 
 def _word(fields: dict[str, Any]) -> Word:
-    text = str(fields["text"])
-    text.encode()  # JSON can spell what UTF-8 cannot.
     return Word(
-        text=text,
-        first_sample=_position(fields["first_sample"]),
-        end_sample=_position(fields["end_sample"]),
+        text=text_of(fields["text"]),
+        first_sample=position_of(fields["first_sample"]),
+        end_sample=position_of(fields["end_sample"]),
         probability=float(fields["probability"]),
         token_ids=tuple(map(_token, fields["token_ids"])),
     )
 
 
-def _position(value: Any) -> int:
-    return _below(MAX_POSITION + 1, int(value))
-
-
 def _token(value: Any) -> int:
-    return _below(1 << 31, int(value))
-
-
-def _below(limit: int, value: int) -> int:
-    if not 0 <= value < limit:
-        raise ValueError(f"{value} is not within 0 to {limit}")
-    return value
+    return below(1 << 31, int(value))

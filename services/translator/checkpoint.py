@@ -1,16 +1,15 @@
-"""Everything a successor needs, as bytes: JSON. Any change to it is another ``VERSION``."""
+"""Everything a successor needs, as bytes. Any change to it is another ``VERSION``."""
 
-import json
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from services.common.errors import CheckpointError
-from services.common.wire import MAX_POSITION
+from services.common.sealed import position_of, seal, text_of, unseal
 from services.common.words import Word
 from services.translator.draft import Draft
 from services.translator.policies.policy import Hypothesis
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +29,15 @@ def format_of(name: str) -> str:
 def encode(state: State) -> bytes:
     """The state of a stream."""
     draft = state.draft
-    return json.dumps(
+    return seal(
         {
             "end": state.end_sample,
             "words": [[word.text, word.first_sample, word.end_sample] for word in draft.words],
             "covered": draft.num_covered,
             "units": draft.units,
             "hypotheses": [[one.num_words, one.units, one.sources] for one in draft.hypotheses],
-        },
-        ensure_ascii=False,
-        separators=(",", ":"),
-    ).encode()
+        }
+    )
 
 
 def decode(data: bytes) -> State:
@@ -50,29 +47,37 @@ def decode(data: bytes) -> State:
         CheckpointError: These are not the bytes that ``encode`` made.
 
     """
-    try:
-        return _state(json.loads(data))
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"the checkpoint is damaged: {error}") from error
+    return unseal(data, _state)
 
 
-def _state(read: Any) -> State:
+def _state(fields: Any) -> State:
     draft = Draft(
-        tuple(Word(str(text), int(first), int(end)) for text, first, end in read["words"]),
-        int(read["covered"]),
-        tuple(map(str, read["units"])),
-        tuple(
-            Hypothesis(int(count), tuple(map(str, units)), tuple(map(int, sources)))
-            for count, units, sources in read["hypotheses"]
-        ),
+        tuple(_word(*word) for word in fields["words"]),
+        int(fields["covered"]),
+        tuple(map(text_of, fields["units"])),
+        tuple(_hypothesis(*one) for one in fields["hypotheses"]),
     )
+    end = position_of(fields["end"])
     ends = [word.end_sample for word in draft.words]
-    end = int(read["end"])
-    if not (sorted(ends) == ends and 0 <= max(ends, default=0) <= end <= MAX_POSITION):
+    if not all(one < other for one, other in pairwise(ends)) or max(ends, default=0) > end:
         raise ValueError("its words are out of order")
-    counts = [draft.num_covered, *(one.num_words for one in draft.hypotheses)]
-    if not all(0 <= count <= len(draft.words) for count in counts):
+    # The last word of a sentence is not covered before the sentence ends.
+    if not 0 <= draft.num_covered < max(1, len(draft.words)):
+        raise ValueError("it covers words that it does not hold")
+    if not all(1 <= one.num_words <= len(draft.words) for one in draft.hypotheses):
         raise ValueError("it knows of words that it does not hold")
-    if any(one.sources and len(one.sources) != len(one.units) for one in draft.hypotheses):
-        raise ValueError("its sources are not those of its units")
     return State(draft, end)
+
+
+def _word(text: Any, first_sample: Any, end_sample: Any) -> Word:
+    word = Word(text_of(text), position_of(first_sample), position_of(end_sample))
+    if not (word.text and word.first_sample <= word.end_sample):
+        raise ValueError("a word has no text or no place")
+    return word
+
+
+def _hypothesis(num_words: Any, units: Any, sources: Any) -> Hypothesis:
+    found = Hypothesis(int(num_words), tuple(map(text_of, units)), tuple(map(int, sources)))
+    if found.sources and len(found.sources) != len(found.units):
+        raise ValueError("its sources are not those of its units")
+    return found

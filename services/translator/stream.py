@@ -175,6 +175,9 @@ class Stream:
 
     async def _translate(self, words: Sequence[Word]) -> Hypothesis:
         text = text_of(words)
+        if not text.strip():
+            # Of nothing a language model makes something.
+            return Hypothesis(len(words), ())
         lead = len(text) - len(text.lstrip())
         prefix = self._draft.prefix if self._translator.forces_prefix else ""
         job = Job(self._pair, text.strip(), prefix)

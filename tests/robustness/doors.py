@@ -54,15 +54,20 @@ def _wav(duration_s: float) -> bytes:
 _SPEAKERS = pb.Diarization(
     max_speakers=3, enrolled=[pb.EnrolledSpeaker(name="a", speech=bytes(2 * RATE))]
 )
+_INTO = pb.TranslateInto(language_codes=["pt", "German"])
 _MESSAGES = [
     pb.ConverseRequest(open=pb.Open(encoding=pb.ENCODING_LINEAR16, resumable=True)),
     pb.ConverseRequest(open=pb.Open(hotwords=["a", "b"], prompt="c", language_code="en")),
     pb.ConverseRequest(open=pb.Open(encoding=pb.ENCODING_MULAW, sample_rate_hz=8000, channels=2)),
     pb.ConverseRequest(open=pb.Open(encoding=pb.ENCODING_LINEAR16, diarization=_SPEAKERS)),
+    pb.ConverseRequest(open=pb.Open(language_code="en", translate_into=_INTO, resumable=True)),
+    pb.ConverseRequest(translate_into=_INTO),
+    pb.ConverseRequest(translate_into=pb.TranslateInto()),
+    pb.ConverseRequest(name_speaker=pb.NameSpeaker(speaker=1, name="a")),
     pb.ConverseRequest(audio=bytes(3200)),
     pb.ConverseRequest(audio=_wav(0.2)),
     pb.ConverseRequest(flush=pb.Flush(flush_id=1)),
-    pb.ConverseRequest(resume=pb.Resume(token="t", num_words=3)),
+    pb.ConverseRequest(resume=pb.Resume(token="t", num_words=3, num_pieces={"pt": 1})),
     pb.ConverseRequest(finish=pb.Finish()),
 ]
 _FINISH = _MESSAGES[-1].SerializeToString()
@@ -93,7 +98,10 @@ _TEXTS = [
     '{"open": {"diarization": {"num_speakers": 2, "enrolled": [{"name": "a"}]}}}',
     '{"audio": "AAAA"}',
     '{"flush": {"flush_id": "1"}}',
-    '{"resume": {"token": "t", "num_words": "1"}}',
+    '{"open": {"translate_into": {"language_codes": ["pt"]}}}',
+    '{"translate_into": {"language_codes": ["por_Latn", "pt-BR", "x"]}}',
+    '{"name_speaker": {"speaker": 1, "name": "a"}}',
+    '{"resume": {"token": "t", "num_words": "1", "num_pieces": {"pt": "1"}}}',
     '{"finish": {}}',
     '{"type": "snapshot"}',
 ]
@@ -113,6 +121,7 @@ _QUERIES = [
     "?diarization=true",
     "?language=de&mode=full",
     "?format=container",
+    "?target_language=pt&language=en",
     "?model=x&token=%00",
 ]
 _LISTEN_QUERIES = [

@@ -24,6 +24,7 @@ from tests.gateway.fakes import (
     RATE,
     FakeAsr,
     FakeDiarizer,
+    FakeTranslator,
     FakeVad,
     Mesh,
     running,
@@ -72,6 +73,7 @@ async def fuzz(number: int, seed: int) -> Outcome:
     outcome = Outcome()
     process = psutil.Process()
     said, diarizer = words_at(0.1), FakeDiarizer([(1, 0, RATE)])
+    stages = FakeVad(spans_of(said)), FakeAsr(said), diarizer, FakeTranslator()
     settings: dict[str, Any] = {
         "resume_s": 0.1,
         "idle_s": 2.0,
@@ -80,7 +82,7 @@ async def fuzz(number: int, seed: int) -> Outcome:
     }
     with capture_logs() as logs:
         async with (
-            running(FakeVad(spans_of(said)), FakeAsr(said), diarizer, **settings) as mesh,
+            running(*stages, **settings) as mesh,
             _doors(mesh) as doors,
         ):
             await _many(doors, range(_AT_ONCE), seed, outcome)

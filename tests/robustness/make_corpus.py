@@ -5,6 +5,7 @@ after what it is. ``test_corpus.py`` has the answer that each of them gets.
 """
 
 import json
+import math
 import struct
 import zlib
 from dataclasses import replace
@@ -18,6 +19,9 @@ from services.common.words import Word
 from services.diarizer import checkpoint as diarizer_checkpoint
 from services.diarizer.engines.online_memory import OnlineMemory
 from services.diarizer.engines.voices import Voice
+from services.translator import checkpoint as translator_checkpoint
+from services.translator.draft import Draft
+from services.translator.policies.policy import Hypothesis
 from services.vad import checkpoint as vad_checkpoint
 from services.vad.endpointer import EndpointerState
 
@@ -41,6 +45,10 @@ def corpus() -> dict[str, bytes]:
         **{f"checkpoints/asr/{name}": data for name, data in _asr_checkpoints().items()},
         **{f"checkpoints/vad/{name}": data for name, data in _vad_checkpoints().items()},
         **{f"checkpoints/diarizer/{name}": data for name, data in _diarizer_checkpoints().items()},
+        **{
+            f"checkpoints/translator/{name}": data
+            for name, data in _translator_checkpoints().items()
+        },
     }
 
 
@@ -185,6 +193,32 @@ def _diarizer_checkpoints() -> dict[str, bytes]:
 
 def _voices(total: float, size: int = VOICE_SIZE) -> tuple[Voice, ...]:
     return (Voice(np.full(size, total, np.float32), 1.0),)
+
+
+def _translator_checkpoints() -> dict[str, bytes]:
+    words = (Word(" a", 0, 512), Word(" b", 512, 1024))
+    draft = Draft(words, 1, (" A",), (Hypothesis(2, (" A", " B"), (0, 1)),))
+
+    def encoded(draft: Draft) -> bytes:
+        return translator_checkpoint.encode(translator_checkpoint.State(draft, 1024))
+
+    def said(text: str) -> Draft:
+        return replace(draft, words=(words[0], replace(words[1], text=text)))
+
+    return {
+        "whole": encoded(draft),
+        "cut-off": encoded(draft)[:-1],
+        "of-the-recogniser": _asr_checkpoints()["whole"],
+        "word-beyond-the-clock": encoded(
+            replace(draft, words=(words[0], Word(" b", 512, 1 << 70)))
+        ),
+        "word-of-a-lone-surrogate": encoded(said("\ud800")),
+        "word-without-text": encoded(said("")),
+        "words-covered-of-which-none-waits": encoded(replace(draft, num_covered=2)),
+        "words-that-end-together": encoded(replace(draft, words=(words[0], words[0]))),
+        "number-beyond-all": encoded(replace(draft, num_covered=math.inf)),  # type: ignore[arg-type]
+        "nested-too-deep": _sealed(b"[" * 2000),
+    }
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from services.diarizer import checkpoint as diarizer_checkpoint
 from services.diarizer.engines.online_memory import parse
 from services.gateway.app import create_app
 from services.gateway.auth import Keys, KeysFileError
+from services.translator import checkpoint as translator_checkpoint
 from services.vad import checkpoint as vad_checkpoint
 from tests.conftest import ROOT
 from tests.gateway.fakes import RATE, FakeAsr, FakeVad, Mesh, running, served
@@ -104,6 +105,16 @@ CHECKPOINTS = {
     "diarizer/voice-is-no-number": "no number",
     "diarizer/voice-of-another-model": "voices of 5 numbers, not 4",
     "diarizer/frames-from-before-the-start": "holds no state",
+    "translator/whole": "",
+    "translator/cut-off": "damaged",
+    "translator/of-the-recogniser": "holds no state",
+    "translator/word-beyond-the-clock": "holds no state",
+    "translator/word-of-a-lone-surrogate": "holds no state",
+    "translator/word-without-text": "holds no state",
+    "translator/words-covered-of-which-none-waits": "holds no state",
+    "translator/words-that-end-together": "holds no state",
+    "translator/number-beyond-all": "holds no state",
+    "translator/nested-too-deep": "holds no state",
 }
 
 
@@ -202,6 +213,8 @@ def test_odd_checkpoints_are_refused_with_a_reason(name: str) -> None:
             return asr_checkpoint.decode(data)
         if name.startswith("diarizer/"):
             return diarizer_checkpoint.decode(data, ONLINE)
+        if name.startswith("translator/"):
+            return translator_checkpoint.decode(data)
         return vad_checkpoint.decode(data, MEMORY_SIZE)
 
     if not CHECKPOINTS[name]:

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import struct
-import zlib
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from math import inf, nan
 from pathlib import Path
@@ -23,9 +21,19 @@ from services.asr.checkpoint import State
 from services.asr.transcriber import Transcriber
 from services.asr.wire import checkpoint_to_proto
 from services.common.errors import CheckpointError
+from services.common.sealed import seal
 from services.common.timeline import samples
 from services.common.words import Word
 from services.diarizer import checkpoint as diarizer_checkpoint
+from services.translator import checkpoint as translator_checkpoint
+from services.translator.draft import Draft
+from services.translator.policies.align_att import AlignAtt
+from services.translator.policies.local_agreement import LocalAgreement
+from services.translator.policies.policy import Hypothesis, Policy
+from services.translator.policies.wait_k import WaitK
+from services.translator.policies.whole_sentence import WholeSentence
+from services.translator.stream import Commit, Event
+from services.translator.wire import event_to_proto
 from services.vad import checkpoint as vad_checkpoint
 from services.vad.detector import WINDOW_SAMPLES
 from services.vad.endpointer import Endpointer, EndpointerState
@@ -34,10 +42,12 @@ from tests.asr.harness import LIVE, STEP, ScriptedRecognizer
 from tests.diarizer import harness as diarizer
 from tests.diarizer.harness import FRAME, LevelDiarizer, LevelMemory
 from tests.robustness.broken import broken, json_values, times
+from tests.translator import harness as translator
 from tests.vad import harness as vad
 from voxmesh.asr.v1 import asr_pb2
-from voxmesh.common.v1 import stage_pb2
+from voxmesh.common.v1 import stage_pb2, text_pb2
 from voxmesh.diarizer.v1 import diarizer_pb2
+from voxmesh.translator.v1 import translator_pb2
 from voxmesh.vad.v1 import vad_pb2
 
 Serving: TypeAlias = AbstractAsyncContextManager[object]
@@ -67,11 +77,6 @@ KEPT = asr_checkpoint.encode(HEARD)
 FIELDS = json.loads(KEPT[4:])
 
 
-def sealed(body: bytes) -> bytes:
-    """What somebody who knows the form makes of a text."""
-    return struct.pack("<I", zlib.crc32(body)) + body
-
-
 @given(broken(KEPT, vad_checkpoint.encode(EndpointerState(0, 0), np.zeros(8, np.float32))))
 def test_a_damaged_or_foreign_checkpoint_of_the_recogniser_is_refused(data: bytes) -> None:
     if data != KEPT:
@@ -95,7 +100,7 @@ def test_a_recogniser_goes_on_from_whatever_it_does_not_refuse(
     changes: dict[str, object], said: int
 ) -> None:
     try:
-        state = asr_checkpoint.decode(sealed(json.dumps(FIELDS | changes).encode()))
+        state = asr_checkpoint.decode(seal(FIELDS | changes))
     except CheckpointError:
         return
     first = state.window_first_sample
@@ -125,6 +130,65 @@ def test_a_damaged_or_foreign_checkpoint_of_the_diarizer_is_refused(data: bytes)
     if data != diarizer_checkpoint.encode(SPOKEN):
         with pytest.raises(CheckpointError):
             diarizer_checkpoint.decode(data, LevelDiarizer())
+
+
+WRITTEN = translator_checkpoint.State(
+    Draft(
+        tuple(translator.words("one two three")),
+        1,
+        (" UM",),
+        (Hypothesis(2, (" UM", " DOIS"), (0, 1)),),
+    ),
+    3 * translator.WORD,
+)
+DRAFTED = translator_checkpoint.encode(WRITTEN)
+
+
+@given(broken(DRAFTED, KEPT))
+def test_a_damaged_or_foreign_checkpoint_of_the_translator_is_refused(data: bytes) -> None:
+    if data != DRAFTED:
+        with pytest.raises(CheckpointError):
+            translator_checkpoint.decode(data)
+
+
+def other_drafts() -> st.SearchStrategy[dict[str, object]]:
+    """Fields of a translator's checkpoint that are others."""
+    place = st.integers(-1, 3 * translator.WORD)
+    word = st.tuples(st.sampled_from([" a", " ", ".", ""]), place, place)
+    hypothesis = st.tuples(
+        st.integers(-1, 4), st.lists(st.sampled_from([" A", ""])), st.lists(st.integers(-1, 4))
+    )
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            "end": place | json_values(),
+            "words": st.lists(word, max_size=3) | json_values(),
+            "covered": st.integers(-1, 4) | json_values(),
+            "units": st.lists(st.sampled_from([" UM", ""]), max_size=3) | json_values(),
+            "hypotheses": st.lists(hypothesis, max_size=3) | json_values(),
+        },
+    )
+
+
+@times(3)
+@given(changes=other_drafts())
+def test_a_translator_goes_on_from_whatever_it_does_not_refuse(changes: dict[str, object]) -> None:
+    data = seal(json.loads(DRAFTED[4:]) | changes)
+    try:
+        state = translator_checkpoint.decode(data)
+    except CheckpointError:
+        return
+    before = Commit("", 0, 0, state.end_sample, data)
+
+    async def go_on(policy: Policy) -> list[Event]:
+        model = translator.Shouting()
+        async with translator.running(model) as batcher:
+            said = ["more|well", " and more.", None, "end"]
+            return await translator.tell(batcher, model, said, policy=policy, resumed=before)
+
+    for policy in (LocalAgreement(2, 0), AlignAtt(1), WaitK(1), WholeSentence()):
+        for event in asyncio.run(go_on(policy)):
+            event_to_proto(event, "f").SerializeToString()
 
 
 positions = st.sampled_from([-(1 << 63), -1, 0, 1, 512, 16_000, 1 << 48, (1 << 63) - 1])
@@ -221,6 +285,21 @@ DIARIZE = [
 ]
 
 
+TRANSLATED = stage_pb2.Checkpoint(format="shouting/2", state=DRAFTED)
+BLANK = text_pb2.Word(text=" ", first_sample=1, end_sample=2)
+NOWHERE = text_pb2.Word(text="a", first_sample=-1, end_sample=1 << 60)
+TRANSLATE = [
+    *(translator.opening(), translator.opening("", ""), translator.opening("de", "la")),
+    *(translator.opening(checkpoint=PLACE), translator.opening(checkpoint=TRANSLATED)),
+    *(translator.FINISH, translator.flush(1), translator.flush(-1)),
+    *(translator.source("one two. three", 3), translator.source("", tail="four five")),
+    *(translator.source("six.", 5, tail="seven"), translator.source("one", 0)),
+    translator_pb2.TranslateRequest(source=translator_pb2.Source(words=[BLANK])),
+    translator_pb2.TranslateRequest(source=translator_pb2.Source(tail=[BLANK, NOWHERE])),
+    translator_pb2.TranslateRequest(source=translator_pb2.Source(words=[NOWHERE])),
+]
+
+
 class TirelessDiarizer(LevelDiarizer):
     """Nothing that is said breaks it."""
 
@@ -278,4 +357,14 @@ def test_the_recogniser_refuses_broken_messages_with_a_reason(tmp_path: Path) ->
     valid = [message.SerializeToString() for message in TRANSCRIBE]
     check_messages(
         serving, f"unix:{tmp_path}/asr.sock", "/voxmesh.asr.v1.AsrService/Transcribe", valid
+    )
+
+
+def test_the_translator_refuses_broken_messages_with_a_reason(tmp_path: Path) -> None:
+    serving = translator.serving(translator.Shouting(), tmp_path)
+    check_messages(
+        serving,
+        f"unix:{tmp_path}/translator.sock",
+        "/voxmesh.translator.v1.TranslatorService/Translate",
+        [message.SerializeToString() for message in TRANSLATE],
     )

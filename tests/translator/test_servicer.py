@@ -100,8 +100,8 @@ async def test_what_makes_no_sense_is_refused(
 @pytest.mark.parametrize(
     ("checkpoint", "says"),
     [
-        (stage_pb2.Checkpoint(format="other/1"), "this replica reads 'shouting/1'"),
-        (stage_pb2.Checkpoint(format="shouting/1", state=b"{}"), "the checkpoint is damaged"),
+        (stage_pb2.Checkpoint(format="other/1"), "this replica reads 'shouting/2'"),
+        (stage_pb2.Checkpoint(format="shouting/2", state=b"{}"), "the checkpoint is damaged"),
     ],
 )
 async def test_a_checkpoint_of_another_engine_or_a_damaged_one_is_refused(

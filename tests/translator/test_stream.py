@@ -194,6 +194,21 @@ async def test_words_without_text_or_place_are_refused(bad: Word) -> None:
                 await opened.hear([Word(" b", 0, 10)], ())
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_nothing_is_made_of_words_that_are_blank(policy: Policy) -> None:
+    model = Shouting()
+    blank, guess = Word(" ", 0, WORD), Word("  ", WORD, 2 * WORD)
+    async with running(model) as batcher:
+        with batcher.seat(live=True) as seat:
+            said = Stream(model, batcher, seat, EN_PT, policy, state=None)
+            events = [*await said.hear([blank], [guess]), *await said.flush()]
+            events += await said.hear([Word(" yes.", WORD, 2 * WORD)], [])
+            events += await said.flush()
+    assert text_of(events) == " YES."
+    assert covered_once(spans(events), 2)
+    assert "" not in [job.text for job in model.jobs]
+
+
 async def test_a_text_that_breaks_the_model_fails_its_stream_alone() -> None:
     translator = Shouting()
     async with running(translator) as batcher:
