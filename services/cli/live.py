@@ -140,6 +140,11 @@ class Transcript:
         return new
 
 
+def _sentence(notice: gateway_pb2.Notice) -> str:
+    about = f" into {notice.target_language_code}" if notice.target_language_code else ""
+    return f"{notice.stage}{about}: {notice.message}"
+
+
 def _plain(text: str) -> str:
     """A word as a reader recognises it: without case and punctuation."""
     return "".join(char for char in text.casefold() if char.isalnum())
@@ -225,7 +230,7 @@ async def converse(
             case "language":
                 detected = answer.language.language_code
             case "notice":
-                notices.append(f"{answer.notice.stage}: {answer.notice.message}")
+                notices.append(_sentence(answer.notice))
 
     opening = gateway_pb2.Open(
         encoding=gateway_pb2.ENCODING_LINEAR16,

@@ -42,6 +42,8 @@ class Notice:
     message: str
     retryable: bool
     """Whether the gateway goes on trying by itself."""
+    target: str = ""
+    """Of the translator: the language that it is about, as it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeAlias
 
 import structlog
@@ -133,7 +134,7 @@ class Translated:
             quarantine=self._link.quarantine,
             unanswered_samples=self._unanswered_samples,
             moved=self._answered,
-            notify=self._notify,
+            notify=lambda notice: self._notify(replace(notice, target=target)),
             first_sample=excerpt.first_sample,
         )
         self._parts.append(_Part(target, translation, excerpt, stage, before[-1:]))
@@ -212,7 +213,7 @@ class Translated:
                 while self._parts:
                     await self._changed.wait()
         for part in self._parts:
-            self._tell(f"the translation into {part.target!r} is not complete")
+            self._tell(part, "the translation is not complete")
 
     async def _start(self, tasks: asyncio.TaskGroup) -> None:
         """Start what has been asked for, whenever more is."""
@@ -232,8 +233,9 @@ class Translated:
             await part.stage.run()
         except MeshError as error:
             part.translation.replace_tail("")
-            self._tell(str(error))
+            self._tell(part, str(error))
         finally:
+            part.stage.close()
             part.finished.set()
             self._parts.remove(part)
             self._changed.ring()
@@ -246,9 +248,12 @@ class Translated:
         for part in self._parts:
             part.stage.wake()
 
-    def _tell(self, message: str) -> None:
-        log.warning("going on without translation", session_id=self._config.session_id)
-        self._notify(Notice("translator", "DEGRADED", message, retryable=False))
+    def _tell(self, part: "_Part", message: str) -> None:
+        log.warning(
+            "going on without translation", session_id=self._config.session_id, target=part.target
+        )
+        told = Notice("translator", "DEGRADED", message, retryable=False, target=part.target)
+        self._notify(told)
 
 
 async def _admit(part: "_Part") -> None:

@@ -119,6 +119,18 @@ async def test_a_session_sends_all_audio_and_collects_all_words(
     assert all(0 <= word.final_delay_s < 2 for word in session.transcript.words[:2])
 
 
+async def test_trouble_is_told_with_the_translation_that_it_is_about(
+    gateway: "Callable[..., Any]",
+) -> None:
+    lost = gateway_pb2.Notice(stage="asr", message="was lost")
+    failed = gateway_pb2.Notice(stage="translator", message="failed", target_language_code="pt")
+    _, target = await gateway(
+        gateway_pb2.ConverseResponse(notice=lost), gateway_pb2.ConverseResponse(notice=failed)
+    )
+    session = await converse(target, SECOND, speed=5)
+    assert session.notices == ("asr: was lost", "translator into pt: failed")
+
+
 async def test_audio_is_sent_at_the_pace_of_speech(gateway: "Callable[..., Any]") -> None:
     _servicer, target = await gateway()
     session = await converse(target, SECOND, speed=2)

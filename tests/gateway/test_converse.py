@@ -369,6 +369,22 @@ async def test_what_is_said_is_translated_into_the_languages_that_are_wanted_now
     assert spans == [(4200, 4600)]
 
 
+async def test_trouble_with_a_translation_names_its_language() -> None:
+    async with gateway_stub(0.5, 1.0, translator=FakeTranslator()) as (_, stub):
+        call = stub.Converse()
+        opening = pb.Open(encoding=pb.ENCODING_LINEAR16, language_code="en")
+        await call.write(pb.ConverseRequest(open=opening))
+        wanted = pb.TranslateInto(language_codes=["xx"])
+        await call.write(pb.ConverseRequest(translate_into=wanted))
+        for block in audio(3):
+            await call.write(pb.ConverseRequest(audio=block))
+        await call.write(FINISH)
+        async with asyncio.timeout(20):
+            responses = await read(call, until="finished")
+    [notice] = [r.notice for r in responses if r.WhichOneof("event") == "notice"]
+    assert (notice.stage, notice.target_language_code) == ("translator", "xx")
+
+
 async def test_a_resumed_connection_is_told_the_pieces_that_it_lacks() -> None:
     opening = pb.Open(
         encoding=pb.ENCODING_LINEAR16,

@@ -4,7 +4,12 @@ from typing import Any
 
 import pytest
 
-from services.common.errors import DeviceError, InvalidRequestError, OverloadedError
+from services.common.errors import (
+    ClientLeftError,
+    DeviceError,
+    InvalidRequestError,
+    OverloadedError,
+)
 from services.common.words import Word
 from services.gateway.session import Session
 from services.gateway.session_config import Diarization, Pace, SessionConfig, Task
@@ -25,6 +30,7 @@ from tests.gateway.fakes import (
     spans_of,
     words_at,
 )
+from tests.settings.serving import until
 from voxmesh.asr.v1 import asr_pb2
 
 PLACES = words_at(0.5, 1.0, 1.5, 4.0, 4.5, 5.0, 8.0, 8.5)
@@ -183,6 +189,23 @@ async def test_a_session_in_which_nobody_speaks_ends_without_a_translator() -> N
     assert troubles(session) == []
 
 
+async def test_who_leaves_before_anything_is_heard_leaves_no_translator_waiting() -> None:
+    translator = FakeTranslator()
+
+    async def left() -> AsyncIterator[bytes]:
+        await until(lambda: "translated.follow" in map(asyncio.Task.get_name, asyncio.all_tasks()))
+        raise ClientLeftError
+        yield b""
+
+    async with running(FakeVad([]), FakeAsr([]), None, translator) as mesh:
+        config = SessionConfig("s", "test", language_code="en", targets=("pt", "de"))
+        with pytest.raises(ClientLeftError):
+            async with mesh.gateway.session(config) as session:
+                assert translator.live == 2
+                await session.run(left())
+        await until(lambda: translator.live == 0)
+
+
 async def test_words_that_a_recogniser_translates_are_english() -> None:
     made = detecting()
     made[1].tasks = (asr_pb2.TASK_TRANSLATE,)
@@ -320,6 +343,15 @@ async def test_the_end_does_not_wait_for_a_translator_that_is_too_slow() -> None
     assert not notice.retryable
 
 
+async def test_it_is_told_which_language_is_in_trouble() -> None:
+    made = stages()
+    made[3].faults.once = {round(4.3 * RATE): DeviceError("lost")}
+    async with running(*made, **FAST) as mesh:
+        session = await said_in(mesh, paced(14, factor=6), targets=("pt", "de"))
+    told = [(notice.code, notice.target) for notice in session.transcript.notices]
+    assert told in ([("DEGRADED", target), ("RECOVERED", target)] for target in ("pt", "de"))
+
+
 async def test_words_that_kill_every_translator_are_not_tried_for_ever() -> None:
     made = stages()
     made[3].faults.always = {WORDS[3].end_sample: DeviceError("deadly")}
@@ -349,6 +381,7 @@ async def test_a_pair_that_turns_out_to_be_lacking_costs_the_translation_alone()
     assert text_in(session) == WHOLE
     [notice] = session.transcript.notices
     assert "there are pt, de" in notice.message
+    assert notice.target == "xx"
     assert not notice.retryable
 
 

@@ -46,6 +46,7 @@ class Captions:
                 code=notice.code,
                 message=notice.message,
                 retryable=notice.retryable,
+                target_language_code=notice.target,
             )
             responses.append(pb.ConverseResponse(notice=told))
         language = (transcript.language_code, transcript.language_probability)

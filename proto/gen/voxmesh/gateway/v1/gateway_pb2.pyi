@@ -791,6 +791,7 @@ class Notice(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     RETRYABLE_FIELD_NUMBER: _builtins.int
+    TARGET_LANGUAGE_CODE_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
     """"vad", "asr", "diarizer" or "translator", or "gateway" itself."""
     code: _builtins.str
@@ -801,6 +802,8 @@ class Notice(_message.Message):
     """A sentence for people."""
     retryable: _builtins.bool
     """Whether the gateway goes on trying by itself."""
+    target_language_code: _builtins.str
+    """Of the translator: the language that it is about, as it was asked for."""
     def __init__(
         self,
         *,
@@ -808,10 +811,11 @@ class Notice(_message.Message):
         code: _builtins.str = ...,
         message: _builtins.str = ...,
         retryable: _builtins.bool = ...,
+        target_language_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "retryable", b"retryable", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "retryable", b"retryable", "stage", b"stage", "target_language_code", b"target_language_code"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
