@@ -64,6 +64,7 @@ from tests.asr.replica import (
 )
 from tests.conftest import TWO_CITIES
 from tests.mesh.wording import difference
+from tests.settings.serving import until
 from voxmesh.asr.v1 import asr_pb2 as pb
 from voxmesh.common.v1 import stage_pb2
 
@@ -521,14 +522,15 @@ async def test_who_asks_for_everything_waits_for_no_window_that_lacks_the_end(
         return calls == 1 and not asked.wait(20)
 
     first, *more = messages(cut(lane(said, end), every(1.5, end)))
-    async with serving(ScriptedRecognizer(said, fails=late), tmp_path, workers=2) as replica:
+    model = ScriptedRecognizer(said, fails=late)
+    async with serving(model, tmp_path, workers=2) as replica:
         call = replica.stub.Transcribe()
         await call.write(opening(config=ENGLISH))
         await call.write(first)
-        await asyncio.sleep(0.1)  # the window is being decoded
+        await until(lambda: bool(model.batches))
         for message in (*more, flush(1)):
             await call.write(message)
-        answers = await asyncio.wait_for(read_until(call, "flushed"), 5)
+        answers = await asyncio.wait_for(read_until(call, "flushed"), 15)
         asked.set()
         assert text_of(words(answers)) == text_of([w for w in said if w.end_sample <= end])
         call.cancel()

@@ -108,6 +108,8 @@ class FakeVad(vad_pb2_grpc.VadServiceServicer):
         self.departure = Departure()
         self.streams = 0
         self.live = 0
+        self.heard_sample = 0
+        """The furthest position through which it was sent audio."""
         self.opens: list[vad_pb2.Open] = []
         self.events: list[tuple[int, vad_pb2.DetectResponse]] = []
         for first, end in spans:
@@ -158,6 +160,7 @@ class FakeVad(vad_pb2_grpc.VadServiceServicer):
                     _check(request.audio.first_sample, end)
                     before, end = end, end + len(request.audio.pcm) // 2
                     await self.faults.meet(before, end)
+                    self.heard_sample = max(self.heard_sample, end)
                     through = await self._hear(through, end // WINDOW * WINDOW, send)
                 case "flush":
                     await self._heard(end, send)

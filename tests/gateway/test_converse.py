@@ -23,6 +23,7 @@ from tests.gateway.conversing import (
     words_of,
 )
 from tests.gateway.fakes import RATE, FakeDiarizer, FakeTranslator
+from tests.settings.serving import until
 from voxmesh.gateway.v1 import gateway_pb2 as pb
 
 
@@ -202,7 +203,7 @@ async def test_a_stopping_gateway_brings_the_last_words_home() -> None:
         call = stub.Converse()
         await call.write(pb.ConverseRequest(open=PCM))
         await call.write(pb.ConverseRequest(audio=bytes(2 * RATE * 2)))
-        await asyncio.sleep(0.2)  # the audio has arrived
+        await until(lambda: mesh.vad.heard_sample == 2 * RATE)
         drain = asyncio.create_task(mesh.gateway.drain(1.0))
         async with asyncio.timeout(10):
             responses = await read(call, until="finished")

@@ -1,6 +1,5 @@
 """``/v1/converse``: the gateway's own protocol over a WebSocket."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.gateway.fakes import RATE, FakeAsr, FakeVad, running, served, spans_of, words_at
+from tests.settings.serving import until
 
 OPEN = {"open": {"encoding": "ENCODING_LINEAR16", "resumable": True}}
 FINISH: dict[str, Any] = {"finish": {}}
@@ -137,7 +137,7 @@ async def test_a_stopping_gateway_brings_the_last_words_home_and_says_why_it_han
         await socket.send(json.dumps(OPEN))
         await socket.recv()
         await socket.send(bytes(2 * RATE * 2))
-        await asyncio.sleep(0.2)  # the audio has arrived
+        await until(lambda: mesh.vad.heard_sample == 2 * RATE)
         await mesh.gateway.drain(1.0)
         messages = await rest(socket)
     assert words_of(messages) == [" w0"]

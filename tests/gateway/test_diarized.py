@@ -93,7 +93,7 @@ async def test_words_that_come_after_the_diarizer_is_done_are_no_less_said(pace:
 
     async def recognise_last(session: Session) -> None:
         await received(session, 10)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await diarizer.left.wait()
         asr.faults.gate.set()
 
@@ -265,6 +265,6 @@ async def test_a_session_that_ends_early_leaves_no_stream_behind() -> None:
             run.cancel()
             with suppress(asyncio.CancelledError):
                 await run
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await diarizer.left.wait()
     assert not diarizer.live

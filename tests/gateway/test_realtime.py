@@ -603,7 +603,7 @@ async def test_a_stopping_gateway_brings_the_last_words_home() -> None:
     async with mesh_at_port(0.5, 1.5) as (mesh, port), connected(port) as client:
         await client.update(**MANUAL)
         await client.say(2)
-        await asyncio.sleep(0.2)  # the audio has arrived
+        await until(lambda: mesh.vad.heard_sample > 1.9 * RATE)
         drain = asyncio.create_task(mesh.gateway.drain(1.0))
         assert await closed(client) == 1012
         await drain

@@ -464,7 +464,7 @@ async def test_a_flush_returns_when_everything_received_is_decided() -> None:
     async with running(vad, asr) as mesh, mesh.gateway.session(config()) as session:
         run = asyncio.create_task(session.run(audio()))
         await sent.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await session.flush()
             assert text_of(session.transcript.words) == " w0 w1"
             await session.flush()
@@ -483,7 +483,7 @@ async def test_a_flush_before_any_audio_returns() -> None:
 
     async with running(*script()) as mesh, mesh.gateway.session(config()) as session:
         run = asyncio.create_task(session.run(audio()))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await session.flush()
         asking.set()
         await run

@@ -36,6 +36,7 @@ from tests.gateway.fakes import (
     spans_of,
     words_at,
 )
+from tests.settings.serving import until
 
 State = dict[str, Any]
 
@@ -589,7 +590,7 @@ async def test_a_silent_client_is_taken_to_have_finished() -> None:
         await client.say(2)
         *_, last, _end = await client.until_ready_to_stop()
         with pytest.raises(ConnectionClosed) as closed:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await client.socket.recv()
     assert text_of(last) == "w0"
     assert closed.value.rcvd is not None
@@ -681,7 +682,7 @@ async def test_a_handshake_that_is_refused_is_no_fault_in_the_log(
 async def test_a_stopping_gateway_brings_the_last_words_home() -> None:
     async with mesh_at_port(0.5, 1.5) as (mesh, port), asr_client(port) as client:
         await client.say(2)
-        await asyncio.sleep(0.2)  # the audio has arrived
+        await until(lambda: mesh.vad.heard_sample == 2 * RATE)
         await mesh.gateway.drain(1.0)
         *_, last, _end = await client.until_ready_to_stop()
         with pytest.raises(InvalidStatus):

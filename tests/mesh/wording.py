@@ -55,9 +55,9 @@ def difference(reference: str, text: str, *, language_code: str = "en") -> Diffe
     return Difference(100 * aligned.wer, tuple(lost), tuple(added))
 
 
-def assert_same_words(reference: str, text: str) -> None:
+def assert_same_words(reference: str, text: str, *, below_percent: float = 4) -> None:
     """See that nothing is missing and nothing is said twice; a word may be read differently."""
     found = difference(reference, text)
     assert found.longest_lost <= 1, found
     assert found.longest_added <= 1, found
-    assert found.wer_percent < 4, found
+    assert found.wer_percent < below_percent, found

@@ -18,7 +18,7 @@ async def test_a_connection_of_the_last_moment_is_cut_too() -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with Proxy(server.sockets[0].getsockname()[1]).listening() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         with suppress(ConnectionError):
             assert await reader.read() == b""
         await ended.wait()
