@@ -23,9 +23,9 @@ else
 	$(BIN)/python -m pip install -q --no-deps -e .
 endif
 	touch $@
-torch: .venv/torch  ## Add torch, for the engine that needs it: the build that pip finds, or TORCH=...
-.venv/torch: .venv/installed
-	$(BIN)/python -m pip install -q '$(TORCH)'
+torch: .venv/torch  ## Add torch and what needs it: the build that pip finds, or TORCH=...
+.venv/torch: .venv/installed Makefile
+	$(BIN)/python -m pip install -q '$(TORCH)' nllw==0.1.6
 	touch $@
 lock:     ## Pin every dependency with its hashes (needs uv)
 	mkdir -p $(REQS)

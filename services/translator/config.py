@@ -25,6 +25,9 @@ class Settings(ServiceSettings):
     """What that API asks for."""
     chat_timeout_s: float = Field(default=10.0, gt=0, le=300)
     """How long it may keep silent, in seconds."""
+    nllb_library: Literal["auto", "nllw"] = "auto"
+    """What runs an NLLB; `auto`: CTranslate2 or transformers, as its folder is made. `nllw` takes
+    a folder as Hugging Face publishes it, and one text at a time: the others are faster."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where NLLB runs."""
     compute_type: Literal["auto", "int8", "int8_float16", "bfloat16", "float16", "float32"] = "auto"

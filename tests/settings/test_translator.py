@@ -125,6 +125,15 @@ def test_nllb_runs_where_and_with_what_it_is_told_or_not_at_all(
     assert bool(failure) is bool(flip.effect)
 
 
+@flips("TRANSLATOR", nllb_library={"auto": "nllb-toy", "nllw": "nllw-toy"})
+def test_nllb_is_run_by_the_library_that_is_named(
+    flip: Flip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    chosen = settings(monkeypatch, tmp_path, model=str(toy.save(tmp_path)), nllb_library=flip.value)
+    engine, _ = load_engine(chosen)
+    assert engine.name == flip.effect
+
+
 @flips("TRANSLATOR", pivot={False: "TRANSLATOR_PIVOT would translate it", True: ""})
 def test_pairs_are_translated_through_english_only_when_that_is_asked_for(
     flip: Flip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

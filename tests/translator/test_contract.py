@@ -5,6 +5,7 @@ import pytest
 from services.common.errors import InvalidRequestError
 from services.translator.engines.firefox import Firefox
 from services.translator.engines.nllb import Nllb
+from services.translator.engines.nllb_nllw import Nllw
 from services.translator.languages import resolve
 from services.translator.policies.align_att import AlignAtt
 from services.translator.policies.local_agreement import LocalAgreement
@@ -36,7 +37,12 @@ def nllb_ctranslate2(tmp_path_factory: pytest.TempPathFactory) -> Nllb:
     return toy.on_ctranslate2(toy.convert(toy.save(tmp_path_factory.mktemp("nllb"))))
 
 
-@pytest.fixture(params=["firefox", "nllb_ctranslate2", "nllb_transformers"])
+@pytest.fixture(scope="module")
+def nllb_nllw(tmp_path_factory: pytest.TempPathFactory) -> Nllw:
+    return toy.on_nllw(toy.save(tmp_path_factory.mktemp("nllb")))
+
+
+@pytest.fixture(params=["firefox", "nllb_ctranslate2", "nllb_transformers", "nllb_nllw"])
 def engine(request: pytest.FixtureRequest) -> Translator:
     translator: Translator = request.getfixturevalue(request.param)
     return translator
@@ -114,3 +120,13 @@ def test_both_libraries_say_the_same_of_the_same_weights(
     begun = [" ".join(one.text.split()[:number]) for number, one in enumerate(free)]
     jobs = [Job(pair, *one) for one in zip(texts, begun, strict=True)]
     assert nllb_transformers.translate(jobs) == nllb_ctranslate2.translate(jobs)
+
+
+def test_nllw_says_the_same_of_the_same_weights_and_prints_nothing(
+    nllb_nllw: Nllw, nllb_transformers: Nllb, pair: Pair, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """P14."""
+    jobs = [Job(pair, text) for text in TEXTS[pair.source.tag]]
+    ours = [made.text for made in nllb_transformers.translate(jobs)]
+    assert [made.text for made in nllb_nllw.translate(jobs)] == ours
+    assert capfd.readouterr() == ("", "")

@@ -11,6 +11,7 @@ from transformers import M2M100Config, M2M100ForConditionalGeneration
 
 from services.translator.engines.nllb import Nllb, load_tokenizer
 from services.translator.engines.nllb_ctranslate2 import CTranslate2Nllb
+from services.translator.engines.nllb_nllw import Nllw
 from services.translator.engines.nllb_transformers import TransformersNllb
 
 CODES = ("eng_Latn", "fra_Latn", "por_Latn", "zho_Hans")
@@ -72,6 +73,10 @@ def convert(source: Path) -> Path:
 def on_transformers(folder: Path) -> Nllb:
     network = TransformersNllb(folder, device="cpu", compute_type="float32", threads=1)
     return Nllb(folder.name, load_tokenizer(folder), network)
+
+
+def on_nllw(folder: Path) -> Nllw:
+    return Nllw(folder, device="cpu", compute_type="float32", threads=1)
 
 
 def on_ctranslate2(folder: Path) -> Nllb:

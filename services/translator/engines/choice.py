@@ -50,6 +50,8 @@ def _engine(chosen: Settings) -> tuple[Translator, int]:
 
         return Firefox(), workers
     folder = models.locate(chosen.model)
+    if chosen.nllb_library == "nllw":
+        return _nllb_on_nllw(chosen, folder), 1
     if (folder / "model.bin").is_file():
         workers = workers if chosen.device == "cpu" else chosen.workers or 1
         return _nllb_on_ctranslate2(chosen, folder, workers), workers
@@ -90,6 +92,25 @@ def _nllb_on_transformers(chosen: Settings, folder: Path, workers: int) -> Trans
         threads=max(1, (os.cpu_count() or 1) // workers),
     )
     return Nllb(folder.resolve().name, load_tokenizer(folder), network)
+
+
+def _nllb_on_nllw(chosen: Settings, folder: Path) -> Translator:
+    if chosen.policy == "align-att" or chosen.workers > 1:
+        raise ModelError(
+            "nllw translates one text at a time and tells no attention: unset TRANSLATOR_WORKERS"
+            " and TRANSLATOR_POLICY"
+        )
+    if _model_type(folder) != _NLLB:
+        raise ModelError(f"{folder} holds no NLLB as Hugging Face publishes it, which nllw needs")
+    _require(folder, "translator-nllw", "nllw", "torch", "transformers")
+    from services.translator.engines.nllb_nllw import Nllw
+
+    return Nllw(
+        folder,
+        device=chosen.device,
+        compute_type=chosen.compute_type,
+        threads=os.cpu_count() or 1,
+    )
 
 
 def _model_type(folder: Path) -> str:

@@ -15,11 +15,11 @@ from tokenizers import Tokenizer
 
 from services.common.errors import InvalidRequestError
 from services.common.models import ModelError
-from services.translator.languages import LANGUAGES
+from services.translator.languages import LANGUAGES, Language
 from services.translator.translator import Job, Look, Pair, Translation
 
 _END = "</s>"
-_MAX_TOKENS = 256
+MAX_TOKENS = 256
 """What the model was trained on at most, and what a source that makes it loop runs to."""
 _GROWTH = 3
 """A translation has no more tokens than so many times its source, and some."""
@@ -75,18 +75,13 @@ class Nllb:
         self._tokenizer = tokenizer
         self._network = network
         self._vocabulary = tokenizer.get_vocab()
-        self._languages = [one for one in LANGUAGES if one.code in self._vocabulary]
-        if len(self._languages) < 2 or _END not in self._vocabulary:
-            raise ModelError(f"{name} is no NLLB: its tokenizer knows no two languages")
+        self._languages = languages_of(name, tokenizer)
         self.name = f"nllb-{name}"
         self.example = Pair(*self._languages[:2])
 
     def check(self, pair: Pair) -> None:
         """See ``Translator``."""
-        for language in (pair.source, pair.target):
-            if language not in self._languages:
-                known = ", ".join(known.tag for known in self._languages)
-                raise InvalidRequestError(f"the model does not know {language.name}, only: {known}")
+        check_known(pair, self._languages)
 
     def bucket(self, job: Job) -> Hashable:
         """See ``Translator``: texts of about one length, so that little is padded."""
@@ -107,13 +102,13 @@ class Nllb:
         return Ask(
             [self._vocabulary[job.pair.source.code], *ids, end],
             [end, self._vocabulary[job.pair.target.code], *prefix],
-            min(_MAX_TOKENS, _GROWTH * len(ids) + 10),
+            limit(len(ids)),
         )
 
     def _tokens(self, text: str) -> tuple[list[int], list[int]]:
         """The tokens of a text, and where each begins in it."""
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
-        return encoded.ids[:_MAX_TOKENS], [begin for begin, _ in encoded.offsets][:_MAX_TOKENS]
+        return encoded.ids[:MAX_TOKENS], [begin for begin, _ in encoded.offsets][:MAX_TOKENS]
 
     def _translation(self, said: Said, places: Sequence[int]) -> Translation:
         looks = tuple(
@@ -121,6 +116,38 @@ class Nllb:
             for number, look in enumerate(said.looks, 1)
         )
         return Translation(self._tokenizer.decode(said.ids), looks)
+
+
+def limit(num_tokens: int) -> int:
+    """Beyond so many tokens, its language among them, a translation of so many says nothing."""
+    return min(MAX_TOKENS, _GROWTH * num_tokens + 10)
+
+
+def languages_of(name: str, tokenizer: Tokenizer) -> list[Language]:
+    """The languages that a model of that name knows, by its tokenizer.
+
+    Raises:
+        ModelError: The tokenizer is not that of an NLLB.
+
+    """
+    vocabulary = tokenizer.get_vocab()
+    found = [one for one in LANGUAGES if one.code in vocabulary]
+    if len(found) < 2 or _END not in vocabulary:
+        raise ModelError(f"{name} is no NLLB: its tokenizer knows no two languages")
+    return found
+
+
+def check_known(pair: Pair, languages: Sequence[Language]) -> None:
+    """See whether a model knows both of them.
+
+    Raises:
+        InvalidRequestError: It does not; the message lists those it knows.
+
+    """
+    for language in (pair.source, pair.target):
+        if language not in languages:
+            known = ", ".join(known.tag for known in languages)
+            raise InvalidRequestError(f"the model does not know {language.name}, only: {known}")
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

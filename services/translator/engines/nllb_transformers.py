@@ -40,31 +40,8 @@ class TransformersNllb:
             DeviceError: The device is not there, or does not compute with such numbers.
 
         """
-        dtype = dtype_of(compute_type, device, on_gpu=torch.float16)
-        if device == "cpu":
-            torch.set_num_threads(threads)
-        try:
-            disable_progress_bar()
-            # Its table of weights that are not needed is no line of this service's log.
-            set_verbosity_error()
-            model: Modules
-            model, loaded = M2M100ForConditionalGeneration.from_pretrained(
-                folder,
-                dtype=dtype,
-                # The others do not tell where they look.
-                attn_implementation="eager",
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"{folder} holds no NLLB: {error}") from error
-        if lacking := sorted(loaded["missing_keys"]):
-            raise ModelError(f"{folder} holds no whole NLLB: it lacks {lacking[0]}")
-        try:
-            self._model = model.to(device).eval().requires_grad_(False)
-        except (RuntimeError, AssertionError) as error:
-            # A torch without CUDA says so with an assertion.
-            raise DeviceError(f"the model cannot be loaded on {device}: {error}") from error
+        # The other kinds of attention do not tell where they look.
+        self._model = load_modules(folder, device, compute_type, threads, attention="eager")
         self._device = device
 
     def decode(self, asks: Sequence[Ask]) -> list[Said]:
@@ -126,6 +103,42 @@ class TransformersNllb:
         )
         lengths = torch.tensor([[len(one)] for one in ids])
         return rows.to(self._device), lengths.to(self._device)
+
+
+def load_modules(
+    folder: Path, device: str, compute_type: str, threads: int, *, attention: str | None = None
+) -> Modules:
+    """Load an NLLB, as ``TransformersNllb`` does; ``attention`` as transformers names its kinds.
+
+    Raises:
+        ModelError: The folder holds no such model.
+        DeviceError: The device is not there, or does not compute with such numbers.
+
+    """
+    dtype = dtype_of(compute_type, device, on_gpu=torch.float16)
+    if device == "cpu":
+        torch.set_num_threads(threads)
+    try:
+        disable_progress_bar()
+        # Its table of weights that are not needed is no line of this service's log.
+        set_verbosity_error()
+        model: Modules
+        model, loaded = M2M100ForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=attention,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder} holds no NLLB: {error}") from error
+    if lacking := sorted(loaded["missing_keys"]):
+        raise ModelError(f"{folder} holds no whole NLLB: it lacks {lacking[0]}")
+    try:
+        return model.to(device).eval().requires_grad_(False)
+    except (RuntimeError, AssertionError) as error:
+        # A torch without CUDA says so with an assertion.
+        raise DeviceError(f"the model cannot be loaded on {device}: {error}") from error
 
 
 def _said(ids: list[int], looks: list[int], ask: Ask) -> Said:
