@@ -43,7 +43,8 @@ def unseal(data: bytes, read: Callable[[Any], State]) -> State:
         TypeError,
         ValueError,
     ) as error:
-        raise CheckpointError(f"the checkpoint holds no state: {error}") from error
+        # Not in the words of the error, which may be those of the checkpoint.
+        raise CheckpointError("the checkpoint holds no state") from error
 
 
 def text_of(value: Any) -> str:

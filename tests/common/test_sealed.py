@@ -59,3 +59,9 @@ def test_fields_that_make_no_sense_hold_no_state(said: str, read: object) -> Non
 
 def test_texts_and_positions_are_read_as_they_were() -> None:
     assert (text_of(" bé"), position_of(0), position_of(MAX_POSITION)) == (" bé", 0, MAX_POSITION)
+
+
+def test_an_error_does_not_say_what_was_said() -> None:
+    with pytest.raises(CheckpointError) as refused:
+        unseal(seal({"number": "secret"}), lambda fields: int(fields["number"]))
+    assert "secret" not in str(refused.value)
