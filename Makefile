@@ -56,8 +56,9 @@ audit:    ## Ask for known vulnerabilities of everything that is pinned (needs u
 	for s in $(SERVICES) dev; do uvx pip-audit --strict --disable-pip --require-hashes -r $(REQS)/$$s.txt || exit 1; done
 proto: install  ## Regenerate proto/gen
 	$(BIN)/python proto/generate.py
-check: install  ## Lint, types, contracts
+check: install  ## Lint, types, contracts, layout
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/buf lint && $(BIN)/lint-imports
+	$(BIN)/pytest -q tests/test_layout.py
 	$(BIN)/python -m pip check
 	if git rev-parse -q --verify origin/main >/dev/null; then $(BIN)/buf breaking --against '.git#ref=origin/main'; fi
 test: torch sdks  ## Fetch the small models and run every test

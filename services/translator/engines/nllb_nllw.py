@@ -3,7 +3,7 @@
 Of nllw only the translation of a whole text is used. What it does with a growing one, a stream and
 its policy do here: nllw keeps one session's state, and prints what was said.
 
-Source: nllw 0.1.6, https://pypi.org/project/nllw/.
+Source: the package nllw, 0.1.6.
 """
 
 from collections.abc import Hashable, Sequence
