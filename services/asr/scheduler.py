@@ -26,6 +26,8 @@ _PROBE = object()
 
 @dataclass(slots=True, eq=False)
 class _Job(Turn):
+    keeps_pace: bool
+    """Whether it is a live stream's that is not ahead of its pace: such do not wait by choice."""
     done: "asyncio.Future[Hypothesis]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -116,10 +118,14 @@ class Scheduler:
         """
         now_s = time.perf_counter()
         deadline_s = seat.ask(now_s, step_s=self._fair_step_s, final=final)
+        # As things stand now: the step may have shrunk a little when its turn comes.
+        keeps_pace = seat.live and deadline_s <= now_s + self._fair_step_s
         bucket = self._recognizer.bucket(window)
         seat.waiting = True
         try:
-            return await self._decoded(_Job(window, bucket, seat.live, now_s, deadline_s))
+            return await self._decoded(
+                _Job(window, bucket, seat.live, now_s, deadline_s, keeps_pace)
+            )
         finally:
             seat.waiting = False
 
@@ -131,7 +137,7 @@ class Scheduler:
 
         """
         now_s = time.perf_counter()
-        return await self._decoded(_Job(window, _PROBE, True, now_s, float("-inf")))
+        return await self._decoded(_Job(window, _PROBE, True, now_s, float("-inf"), False))
 
     async def measure(self, window: Window) -> None:
         """Learn from a full live window, while there is nothing else to do, what to expect.
@@ -180,8 +186,7 @@ class Scheduler:
         for job in batch:
             wait_s = now_s - job.asked_s
             telemetry.STEP_WAIT_SECONDS.labels("asr").observe(wait_s)
-            if job.live and 0 < job.deadline_s - job.asked_s <= self._fair_step_s:
-                # Not those that are ahead of their pace: it is theirs to wait.
+            if job.keeps_pace:
                 self._load.waited(wait_s)
         return batch
 
